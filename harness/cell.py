@@ -1,0 +1,239 @@
+"""A cell: one scenario against one stack with every option resolved, ready to run.
+
+The doors (``harness run``, ``locust -f``) build one; the load generator reads nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import Literal
+
+from pydantic import Field
+
+from harness.catalog import Catalog
+from harness.connection import Connection
+from harness.errors import UsageError
+from harness.manifest import Manifest
+from harness.records import LoadFacts, Record
+from harness.schedule import look_times_s
+from harness.spec import (
+    Claim,
+    Gpu,
+    NoPrice,
+    Profile,
+    Scenario,
+    Stack,
+    ThinkTime,
+    Timing,
+    Workload,
+)
+
+ATTACHED = "attached"
+"""Name of the stack that stands for a server somebody else started."""
+
+
+class Overrides(Record):
+    """What the user changed on the command line; None leaves the catalog's value."""
+
+    users: int | None = None
+    think_time_s: float | None = None
+    output_tokens: int | None = None
+    run_time_s: float | None = None
+    dataset: str | None = None
+    calibration: Literal["roofline", "claims"] | None = None
+
+    def as_text(self) -> dict[str, str]:
+        return {name: str(value) for name, value in self.model_dump().items() if value is not None}
+
+
+class Cell(Record):
+    run: str
+    run_dir: Path
+    profile: str
+    scenario: Scenario
+    stack: Stack
+    gpu: Gpu | None = None
+    timing: Timing
+    looks: tuple[float, ...] = ()
+    """Seconds after the run clock's zero."""
+    calibration: Literal["", "roofline", "claims"] = ""
+    """Not empty: the stack runs on the emulator."""
+    connection: Connection
+    reduced: bool = False
+    overrides: dict[str, str] = {}
+    region: str = ""
+    seed: int = 0
+    faults: str = ""
+    drain_s: float = Field(default=10.0, gt=0)
+    command: str = ""
+    refusal: str = ""
+    """Why this cell is FAIL without load: the stack's memory cannot admit one request. Empty: it runs."""
+
+    @property
+    def emulated(self) -> bool:
+        return self.calibration != ""
+
+    def seeds(self) -> dict[str, int]:
+        """Separate seeds, so that changing the load does not change the data."""
+        return {"data": self.seed, "think": self.seed + 1, "outputs": self.seed + 2, "emulator": self.seed + 3}
+
+    def manifest(self) -> Manifest:
+        """The manifest as it stands before anything has happened."""
+        return Manifest(
+            run=self.run,
+            profile=self.profile,
+            scenario=self.scenario,
+            stack=self.stack,
+            gpu=self.gpu,
+            reduced=self.reduced,
+            overrides=self.overrides,
+            region=self.region,
+            seeds=self.seeds(),
+            load=LoadFacts(
+                users_asked=self.scenario.users,
+                warm_up_s=self.timing.warm_up_s,
+                run_time_s=self.timing.run_time_s,
+                tail_s=self.scenario.longest_limit_s,
+            ),
+            command=self.command,
+        )
+
+
+def new_run_id(scenario: str, stack: str) -> str:
+    """A name that sorts by time and is unique on this host."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{scenario}-{stack}-{token_hex(2)}"
+
+
+def attached_stack(model: str, protocol: str = "openai-chat") -> Stack:
+    """The stack of a server at a URL: nothing is known of it, so nothing is claimed."""
+    return Stack.model_validate(
+        {
+            "kind": "stack",
+            "name": ATTACHED,
+            "title": f"{model or 'server'} at a given URL",
+            "engine": "attach",
+            "model": None,
+            "protocol": protocol,
+            "price": NoPrice(kind="none", reason="a server at a URL has no known price"),
+        }
+    )
+
+
+def build_cell(
+    catalog: Catalog,
+    scenario: Scenario,
+    stack: Stack,
+    profile: Profile,
+    overrides: Overrides,
+    connection: Connection,
+    *,
+    run_dir: Path,
+    run: str = "",
+    region: str = "",
+    seed: int = 0,
+    faults: str = "",
+    emulate: bool | None = None,
+    command: str = "",
+) -> Cell:
+    """Resolve scenario, stack, profile and overrides into one cell.
+
+    ``emulate`` None: a stack with a launcher of its own runs for real, any other on the emulator.
+
+    Raises
+    ------
+    UsageError
+        When an override is impossible.
+    """
+    timing = profile.timing_for(scenario.name)
+    reduction = stack.reduction.get(scenario.name)
+    think, workload, users = scenario.think_time, scenario.workload, scenario.users
+    if reduction is not None:
+        users = reduction.users
+        workload = workload.model_copy(update={"output_tokens": reduction.output_tokens})
+        timing = reduction.timing or timing
+        if reduction.think_mean_s is not None:
+            think = _with_mean(think, reduction.think_mean_s, "shortened: this engine is a stand-in")
+    users, think, workload, timing = _apply(overrides, users, think, workload, timing)
+    resolved = scenario.model_copy(update={"users": users, "think_time": think, "workload": workload})
+    return Cell(
+        run=run or new_run_id(scenario.name, stack.name),
+        run_dir=run_dir,
+        profile=profile.name,
+        scenario=resolved,
+        stack=stack,
+        gpu=catalog.gpu_of(stack),
+        timing=timing,
+        looks=tuple(
+            look_times_s(profile.looks, timing.warm_up_s, timing.run_time_s, scenario.longest_limit_s),
+        ),
+        calibration=_calibration(stack, scenario.name, overrides, emulate),
+        connection=connection,
+        reduced=reduction is not None
+        and (users < scenario.users or workload.output_tokens < scenario.workload.output_tokens),
+        overrides=overrides.as_text(),
+        region=region,
+        seed=seed,
+        faults=faults,
+        drain_s=min(10.0, max(2.0, scenario.longest_limit_s)),
+        command=command,
+    )
+
+
+REAL_ENGINES = ("llamacpp", "attach")
+"""Engines that have a launcher of their own; every other stack runs on the emulator."""
+
+
+def _calibration(
+    stack: Stack, scenario: str, overrides: Overrides, emulate: bool | None
+) -> Literal["", "roofline", "claims"]:
+    if emulate is None:
+        emulate = stack.engine not in REAL_ENGINES
+    if not emulate:
+        return ""
+    wanted = overrides.calibration or (stack.emulation.calibration if stack.emulation else "roofline")
+    if stack.is_api or stack.model is None or stack.hardware is None:  # no roofline
+        wanted = "claims"
+    claim: Claim | None = stack.claims.get(scenario)
+    if wanted == "claims" and (claim is None or claim.latency_s is None):
+        raise UsageError(f"stack '{stack.name}' has no latency claim for '{scenario}', so there is nothing to replay")
+    return wanted
+
+
+def _with_mean(think: ThinkTime, mean_s: float, reason: str) -> ThinkTime:
+    if mean_s == 0:
+        return ThinkTime(distribution="constant", mean_s=0, reason=reason)
+    return think.model_copy(update={"mean_s": mean_s, "reason": reason})
+
+
+def _apply(
+    overrides: Overrides, users: int, think: ThinkTime, workload: Workload, timing: Timing
+) -> tuple[int, ThinkTime, Workload, Timing]:
+    if overrides.users is not None:
+        if overrides.users < 1:
+            raise UsageError(f"--users must be at least 1, not {overrides.users}")
+        users = overrides.users
+    if overrides.think_time_s is not None:
+        if not 0 <= overrides.think_time_s < math.inf:
+            raise UsageError(f"--think-time must be 0 s or more, not {overrides.think_time_s:g}")
+        think = _with_mean(think, overrides.think_time_s, "given on the command line")
+    if overrides.output_tokens is not None:
+        if overrides.output_tokens < 1:
+            raise UsageError(f"--output-tokens must be at least 1, not {overrides.output_tokens}")
+        workload = workload.model_copy(update={"output_tokens": overrides.output_tokens})
+    if overrides.dataset is not None:
+        # The scenario's choice of difficulty is about its own data.
+        data = {"kind": "dataset", "data": str(Path(overrides.dataset).resolve()), "difficulty": "mixed"}
+        workload = workload.model_copy(update=data)
+    if overrides.run_time_s is not None:
+        if not 0 < overrides.run_time_s < math.inf:
+            raise UsageError(f"--run-time must be above 0 s, not {overrides.run_time_s:g}")
+        warm_up = min(timing.warm_up_s, 0.2 * overrides.run_time_s)
+        timing = Timing(
+            warm_up_s=warm_up,
+            run_time_s=overrides.run_time_s,
+            spawn_s=min(timing.spawn_s, max(1.0, overrides.run_time_s / 4)),
+        )
+    return users, think, workload, timing

@@ -1,0 +1,176 @@
+"""What a query costs, each figure with the arithmetic that made it.
+
+A rented machine costs the same whether it works or waits. N users who wait Z seconds between an answer of R seconds
+and their next request ask X = N / (R + Z) queries a second, so one query costs
+
+    price per second x GPUs x (R + Z) / N.
+
+An API costs its tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.judgement import CostSummary
+from harness.spec import Claim, HourlyPrice, NoPrice, Stack, TokenPrice
+
+SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    usd: float
+    arithmetic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """A claimed cost against the cost that the claim's own latency and users give."""
+
+    claimed_usd: float
+    computed: Cost
+    implied_think_s: float | None = None
+    """Think time at which the claimed cost would be right; negative: at none. None for token prices."""
+
+    @property
+    def factor(self) -> float:
+        """Claimed over computed: 2 claims twice what its arithmetic gives."""
+        return self.claimed_usd / self.computed.usd
+
+    @property
+    def sentence(self) -> str:
+        claimed = f"claimed {format_usd(self.claimed_usd)} a query, {self.factor:.2g} times {self.computed.arithmetic}"
+        if self.implied_think_s is None:
+            return claimed
+        if self.implied_think_s < 0:
+            return f"{claimed}; no think time is short enough for the claim"
+        return f"{claimed}; it would hold at a think time of {self.implied_think_s:.3g} s"
+
+
+def format_usd(usd: float) -> str:
+    """Dollars with three significant digits, never in exponents, never fewer than cents."""
+    if not math.isfinite(usd) or usd == 0:
+        return f"${usd:.2f}"
+    return f"${usd:,.{max(2, 2 - math.floor(math.log10(abs(usd))))}f}"
+
+
+def usd_per_hour(stack: Stack) -> float | None:
+    """What the whole stack's machines cost an hour; None for an API or a machine without a price."""
+    return stack.price.usd_per_gpu_hour * stack.gpu_count if isinstance(stack.price, HourlyPrice) else None
+
+
+def hourly_cost(usd_per_gpu_hour: float, gpus: int, users: float, response_s: float, think_s: float) -> Cost:
+    """One query on rented machines in a closed loop."""
+    usd = usd_per_gpu_hour / SECONDS_PER_HOUR * gpus * (response_s + think_s) / users
+    count = f" x {gpus} GPUs" if gpus != 1 else ""
+    return Cost(
+        usd,
+        f"{format_usd(usd_per_gpu_hour)}/h / 3600{count} x ({response_s:.3g} s + {think_s:.3g} s) / {users:,.4g} users "
+        f"= {format_usd(usd)}",
+    )
+
+
+def token_cost(price: TokenPrice, input_tokens: float, output_tokens: float) -> Cost:
+    """One query at a price per token."""
+    usd = (input_tokens * price.usd_per_million_input + output_tokens * price.usd_per_million_output) / 1e6
+    parts = [
+        f"{tokens:,.0f} {kind} tokens x ${per_million:g}"
+        for kind, tokens, per_million in (
+            ("input", input_tokens, price.usd_per_million_input),
+            ("output", output_tokens, price.usd_per_million_output),
+        )
+        if tokens
+    ]
+    return Cost(usd, f"({' + '.join(parts) or 'no tokens'}) / 1,000,000 = {format_usd(usd)}")
+
+
+def query_cost(
+    stack: Stack,
+    *,
+    users: float | None = None,
+    response_s: float | None = None,
+    think_s: float | None = None,
+    input_tokens: float | None = None,
+    output_tokens: float | None = None,
+) -> Cost | None:
+    """One query on ``stack``; None when it has no price or what its price needs was not measured."""
+    match stack.price:
+        case HourlyPrice(usd_per_gpu_hour=usd):
+            if not users or response_s is None or think_s is None or not math.isfinite(response_s):
+                return None
+            return hourly_cost(usd, stack.gpu_count, users, response_s, think_s)
+        case TokenPrice() as price:
+            if input_tokens is None or output_tokens is None:
+                return None
+            return token_cost(price, input_tokens, output_tokens)
+        case NoPrice():
+            return None
+
+
+def good_thousand(query: Cost, good_share: float) -> Cost | None:
+    """A thousand answers within the SLA, the others paid for as well; None when none was."""
+    if good_share <= 0:
+        return None
+    usd = 1000 * query.usd / good_share
+    return Cost(usd, f"1000 x {format_usd(query.usd)} / {good_share:.4g} good = {format_usd(usd)}")
+
+
+def claim_consistency(
+    stack: Stack, claim: Claim, *, users: int, think_s: float, input_tokens: float = 0.0
+) -> Consistency | None:
+    """Compare a claim's cost with its own latency and users.
+
+    ``users`` stands in where the claim names none. With a price per token, ``input_tokens`` 0 leaves the prompt out:
+    the computed cost is then the least it can be.
+    """
+    if claim.cost_usd is None:
+        return None
+    claimed_users = claim.users or users
+    computed = query_cost(
+        stack,
+        users=claimed_users,
+        response_s=claim.latency_s,
+        think_s=think_s,
+        input_tokens=input_tokens,
+        output_tokens=claim.tokens,
+    )
+    if computed is None or computed.usd == 0:
+        return None
+    implied_think_s = None
+    per_hour = usd_per_hour(stack)
+    if per_hour and claim.latency_s is not None:
+        implied_think_s = claim.cost_usd * claimed_users * SECONDS_PER_HOUR / per_hour - claim.latency_s
+    return Consistency(claim.cost_usd, computed, implied_think_s)
+
+
+def cost_summary(
+    stack: Stack,
+    *,
+    claim: Claim | None = None,
+    users: float | None = None,
+    response_s: float | None = None,
+    think_s: float | None = None,
+    input_tokens: float | None = None,
+    output_tokens: float | None = None,
+    good_share: float | None = None,
+) -> CostSummary:
+    """Everything a judgement says of cost; what could not be computed stays None."""
+    query = query_cost(
+        stack,
+        users=users,
+        response_s=response_s,
+        think_s=think_s,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+    )
+    good = good_thousand(query, good_share) if query is not None and good_share is not None else None
+    return CostSummary(
+        usd_per_hour=usd_per_hour(stack),
+        usd_per_query=query.usd if query else None,
+        usd_per_1000_good=good.usd if good else None,
+        claim_usd_per_query=claim.cost_usd if claim else None,
+        arithmetic="; ".join(cost.arithmetic for cost in (query, good) if cost is not None),
+        source=stack.price.reason if isinstance(stack.price, NoPrice) else stack.price.source.text,
+    )

@@ -1,0 +1,110 @@
+"""Reads the files a workload is made of: JSONL data and prompt templates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import WORKLOADS
+from harness.errors import SpecError
+from harness.spec import Workload
+
+
+@dataclass(frozen=True)
+class WorkloadData:
+    """Texts of a workload, as read; ``entries`` in file order."""
+
+    entries: tuple[dict[str, Any], ...] = ()
+    system_template: str = ""
+    user_template: str = ""
+
+
+_REQUIRED: dict[str, tuple[tuple[str, type], ...]] = {
+    "conversation": (("turns", list),),
+    "brief": (("brief", str),),
+    "translation": (("text", str), ("references", dict)),
+    "dataset": (),
+}
+
+
+def read_workload(workload: Workload) -> WorkloadData:
+    """Read what ``workload`` refers to.
+
+    Raises
+    ------
+    SpecError
+        With every bad line of the data file, or the missing file.
+    """
+    if workload.kind == "synthetic":
+        return WorkloadData()
+    system, user = "", ""
+    if workload.templates is not None and workload.kind != "dataset":
+        folder = WORKLOADS / "templates"
+        system = _text(folder / f"{workload.templates}.system.j2")
+        user = _text(folder / f"{workload.templates}.user.j2")
+    path = Path(workload.data or "")
+    entries = _entries(path if path.is_absolute() else WORKLOADS / path, workload.kind)
+    if workload.difficulty != "mixed":
+        entries = [entry for entry in entries if entry.get("difficulty") == workload.difficulty]
+        if not entries:
+            raise SpecError([f"{path}: no entry has difficulty '{workload.difficulty}'"])
+    return WorkloadData(tuple(entries), system, user)
+
+
+def _entries(path: Path, kind: str) -> list[dict[str, Any]]:
+    problems: list[str] = []
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.append(f"{path}:{number}: not a JSON object: {error.msg} at column {error.colno}")
+            continue
+        problem = _problem(entry, kind)
+        if problem:
+            problems.append(f"{path}:{number}: {problem}")
+            continue
+        entry.setdefault("id", f"line-{number}")
+        entries.append(entry)
+    if not entries and not problems:
+        problems.append(f"{path}: holds no prompt")
+    if problems:
+        raise SpecError(problems)
+    return entries
+
+
+def _problem(entry: Any, kind: str) -> str:
+    if not isinstance(entry, dict):
+        return "expected a JSON object"
+    for key, kind_of in _REQUIRED[kind]:
+        if not isinstance(entry.get(key), kind_of) or not entry[key]:
+            return f"needs '{key}', a non-empty {'text' if kind_of is str else kind_of.__name__}"
+    if kind != "dataset":
+        return ""
+    tokens = entry.get("output_tokens", 1)
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+        return "'output_tokens' must be a whole number above 0"
+    if isinstance(entry.get("prompt"), str) and entry["prompt"]:
+        return ""
+    messages = entry.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return "needs 'prompt', a text, or 'messages', a list of {role, content}"
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
+            return "each message needs a role: system, user or assistant"
+        if not isinstance(message.get("content"), str):
+            return "each message needs 'content', a text"
+    return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SpecError([f"{path}: there is no such file"]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError([f"{path}: cannot be read: {error}"]) from error

@@ -1,0 +1,341 @@
+"""From a run directory to a Judgement: no server, no gevent, no network, on any machine and years later."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.catalog import Catalog
+from harness.cost import cost_summary
+from harness.errors import RunDirectoryError
+from harness.evidence import Terms, longest_limit
+from harness.judgement import (
+    CheckResult,
+    ClaimAudit,
+    ClientHealth,
+    CostSummary,
+    Distribution,
+    Judgement,
+    LoadSummary,
+    Mark,
+    Provenance,
+    Verdict,
+)
+from harness.manifest import Manifest
+from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
+from harness.plan import claim_audit
+from harness.runlog import JUDGEMENT, RunReader, write_atomically
+from harness.sla import cell_verdict, evaluate, good_and_bad
+from harness.statistics import nearest_rank, rank_bounds
+from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
+from harness.timeline import timeline
+from harness.validity import client_health, faults
+
+DRIFT_GROWTH = 1.2
+"""A second half whose median is this many times the first's is not one state to be judged."""
+
+INDEPENDENCE = (
+    "independent requests assumed: batching correlates neighbours, a verdict near the limit can be wrong more often"
+    " than {wrong}%"
+)
+SCOPE = "a verdict covers this launch of the server, this host and this set of prompts"
+
+
+def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary | None = None) -> Judgement:
+    """Judge one run, sealed or cut off.
+
+    ``claim`` and ``cost`` replace what would be worked out from the manifest.
+
+    Raises
+    ------
+    RunDirectoryError
+        When the directory is not a run, or is damaged.
+    """
+    reader = RunReader(run_dir)
+    manifest, table = reader.manifest, reader.samples()
+    requests = read_requests(table, manifest.workers, manifest.load)
+    table = table.select(["outcome", "error", "prompt_id", "token_source", *TOKEN_COUNTS])
+    judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla))
+    loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
+    client = client_health(manifest, judged)
+    checks = evaluate(manifest.scenario.sla, judged, _terms(manifest))
+    invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else ())
+    invalid += _nothing_judged(manifest, judged.rows)
+    verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
+    good, bad = (judged.rows & rows for rows in good_and_bad(manifest.scenario.sla, requests))
+    known = int((good | bad).sum())
+    attained = int(good.sum()) / known if known else None
+    load = load_summary(manifest, table, judged, loop)
+    spreads, curves = distributions(manifest, judged)
+    window = judged.window
+    return _frame(manifest).model_copy(
+        update={
+            "verdict": verdict,
+            "sentence": f"{verdict}: {reasons[0]}.",
+            "reasons": reasons,
+            "checks": checks,
+            "distributions": spreads,
+            "curves": curves,
+            "outcomes": outcome_counts(table, judged.rows),
+            "slo_attainment": attained,
+            "goodput_rps": int(judged.ended_in_window(good).sum()) / window.length_s if window else None,
+            "load": load,
+            "client": client,
+            "window": (window.low_s, window.high_s) if window else None,
+            "timeline": timeline(requests, _after_start(manifest, manifest.load.stopped_issuing_s)),
+            "worst_prompts": worst_prompts(table, good | bad, bad),
+            "claim": claim or _claim(manifest, spreads, load),
+            "cost": cost or _cost(manifest, load, attained),
+            "notes": _notes(manifest, judged),
+        }
+    )
+
+
+def floor_failure_judgement(
+    manifest: Manifest, reason: str, *, claim: ClaimAudit | None = None, cost: CostSummary | None = None
+) -> Judgement:
+    """FAIL without load: the stack's memory cannot admit one request. ``reason`` is a plain sentence."""
+    reason = reason.rstrip(".")
+    empty_load = LoadSummary(users=manifest.load.users_asked, users_reached=0)
+    return _frame(manifest).model_copy(
+        update={
+            "verdict": Verdict.FAIL,
+            "sentence": f"{Verdict.FAIL}: {reason}.",
+            "reasons": (reason,),
+            "marks": _marks(manifest, loaded=False),
+            "load": empty_load,
+            "client": ClientHealth(workers=0),
+            "claim": claim or _claim(manifest, (), empty_load),
+            "cost": cost,
+            "notes": ("no load was made: the figures follow from the specification",),
+        }
+    )
+
+
+def write_judgement(run_dir: Path, judgement: Judgement) -> None:
+    """Write ``judgement.json`` whole, or leave the old one."""
+    write_atomically(run_dir / JUDGEMENT, judgement.model_dump_json(indent=1))
+
+
+def read_judgement(run_dir: Path) -> Judgement:
+    """Read ``judgement.json``.
+
+    Raises
+    ------
+    RunDirectoryError
+        When there is none, or it is damaged.
+    """
+    path = run_dir / JUDGEMENT
+    try:
+        return Judgement.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunDirectoryError(f"{run_dir} was not judged yet; run: harness judge {run_dir}") from error
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise RunDirectoryError(f"{path} is damaged or of another version; run: harness judge {run_dir}") from error
+
+
+def _terms(manifest: Manifest) -> Terms:
+    load, no_pass = manifest.load, ""
+    if _stopped_early(manifest):
+        no_pass = "the run was stopped because FAIL seemed certain, and only a whole run can PASS"
+    elif not manifest.sealed:
+        no_pass = "the run was killed: what was in flight then is unknown, so it cannot PASS"
+    return Terms(
+        confidence=manifest.confidence,
+        looks=len(load.looks) + 1,
+        no_pass=no_pass,
+        unseen=0 if manifest.sealed else load.users_asked,
+    )
+
+
+def _verdict(
+    manifest: Manifest, checks: tuple[CheckResult, ...], invalid: list[str], drift: str
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Weigh everything: INVALID over FAIL over INCONCLUSIVE over PASS. The first reason is the sentence."""
+    failing = sorted((c for c in checks if c.verdict is Verdict.FAIL), key=lambda check: _room(check))
+    undecided = [c for c in checks if c.verdict is Verdict.INCONCLUSIVE]
+    failures = [_server_died(manifest)] if manifest.server.died else []
+    failures += [check.reason for check in failing]
+    if invalid:
+        return Verdict.INVALID, (*invalid, *failures)
+    if failures:
+        return Verdict.FAIL, tuple(failures)
+    verdict = cell_verdict(checks)
+    if verdict is Verdict.PASS and not drift:
+        tightest = min(checks, key=_room)
+        return verdict, (tightest.reason, *(c.reason for c in checks if c is not tightest))
+    return Verdict.INCONCLUSIVE, (*(check.reason for check in undecided), *([drift] if drift else []))
+
+
+def _room(check: CheckResult) -> float:
+    return math.inf if check.margin is None else check.margin
+
+
+def _server_died(manifest: Manifest) -> str:
+    server = manifest.server
+    text = "the server died during the run"
+    if server.exit_code is not None:
+        text += f" with exit code {server.exit_code}"
+    last = next((line.strip() for line in reversed(server.log_tail) if line.strip()), "")
+    return f"{text}; its log ends with: {last.rstrip('.')}" if last else text
+
+
+def _nothing_judged(manifest: Manifest, rows: BoolArray) -> list[str]:
+    """No judged request is the harness's fault, unless the server was gone."""
+    load = manifest.load
+    if rows.any() or manifest.server.died:
+        return []
+    ended = f" ({load.ended_by})" if load.ended_by else ""
+    if load.started_s is None:
+        return [f"the run ended before all {load.users_asked:,} users were up{ended}, so nothing was judged"]
+    if not len(rows):
+        return [f"no request was recorded{ended}"]
+    return [f"no request was issued after the warm-up of {load.warm_up_s:g} s{ended}: the run was too short"]
+
+
+def _drift(judged: Judged) -> str:
+    """Compare the median E2E of the window's halves.
+
+    The growth must be large, and certain: the lower bound of the second median above the upper of the first.
+    """
+    requests, rows, window = judged.requests, judged.rows, judged.window
+    if window is None:
+        return ""
+    middle = (window.low_s + window.high_s) / 2
+    halves = [
+        observe(requests, rows & half, "e2e") for half in (requests.issued_s <= middle, requests.issued_s > middle)
+    ]
+    first, second = halves
+    if not first.known or not second.known:
+        return ""
+    _, high = rank_bounds(first.known, 0.5, 0.95)
+    low, _ = rank_bounds(second.known, 0.5, 0.95)
+    medians = [half.at_rank(nearest_rank(half.known, 50)) for half in halves]
+    if low is None or high is None or second.at_rank(low) <= first.at_rank(high):
+        return ""
+    if medians[1] <= DRIFT_GROWTH * medians[0]:
+        return ""
+    return (
+        f"drift: the median e2e grew from {medians[0]:.3g} s in the first half to {medians[1]:.3g} s in the second,"
+        " so a longer run would see more"
+    )
+
+
+def _cost(manifest: Manifest, load: LoadSummary, attained: float | None) -> CostSummary:
+    return cost_summary(
+        manifest.stack,
+        claim=manifest.stack.claims.get(manifest.scenario.name),
+        users=load.users,
+        response_s=load.response_s,
+        think_s=load.think_s,
+        input_tokens=load.prompt_tokens_mean,
+        output_tokens=load.tokens_got_mean,
+        good_share=attained,
+    )
+
+
+def _notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
+    requests, rows = judged.requests, judged.rows
+    notes = [INDEPENDENCE.format(wrong=f"{round(100 * (1 - manifest.confidence), 6):g}"), SCOPE]
+    unfinished = int((requests.unfinished & rows).sum())
+    if unfinished:
+        notes.append(
+            f"{unfinished:,} judged requests were not over when the run ended: older than a limit they violate it,"
+            " younger ones are unknown and count against a PASS"
+        )
+    chunks = requests.chunks[requests.ok & rows]
+    tokens = requests.output_tokens[requests.ok & rows]
+    if chunks.sum() and tokens.sum() > 1.05 * chunks.sum():
+        notes.append(
+            f"a content chunk carries {tokens.sum() / chunks.sum():.3g} tokens on average, which ITL is between"
+        )
+    return tuple(notes)
+
+
+def _claim(manifest: Manifest, spreads: tuple[Distribution, ...], load: LoadSummary) -> ClaimAudit | None:
+    """Put claim, floor and measurement beside each other; None when nobody claimed anything."""
+    scenario, stack, gpu = manifest.scenario, manifest.stack, manifest.gpu
+    if scenario.name not in stack.claims or (stack.hardware is not None and gpu is None):
+        return None
+    as_run = Catalog({scenario.name: scenario}, {stack.name: stack}, {gpu.name: gpu} if gpu else {}, {})
+    median = next((spread.p50 for spread in spreads if spread.metric == "e2e"), None)
+    return claim_audit(as_run, scenario.name, stack.name).model_copy(
+        update={"measured_p50_s": median, "measured_tokens": load.tokens_got_mean}
+    )
+
+
+def _stopped_early(manifest: Manifest) -> bool:
+    return any(look.failed for look in manifest.load.looks)
+
+
+def _after_start(manifest: Manifest, wall_s: float | None) -> float | None:
+    started = manifest.load.started_s
+    return None if wall_s is None or started is None else wall_s - started
+
+
+def _marks(manifest: Manifest, *, loaded: bool = True) -> tuple[Mark, ...]:
+    server, early = manifest.server, _stopped_early(manifest)
+    found = {
+        Mark.EMULATED: server.emulated,
+        Mark.CLAIM_REPLAYED: server.calibration == "claims",
+        Mark.REDUCED: manifest.reduced,
+        Mark.EARLY_STOP: early,
+        Mark.CUT_OFF: loaded and not (manifest.sealed and (manifest.load.complete or early)),
+        Mark.FORCED_LENGTH: manifest.scenario.workload.output_length == "forced",
+    }
+    return tuple(mark for mark, holds in found.items() if holds)
+
+
+def _quality_note(manifest: Manifest) -> str:
+    if manifest.server.emulated:
+        return "NOT MEASURED: an emulator's answers say nothing of a model; left out of the verdict"
+    if manifest.scenario.workload.output_length == "forced":
+        return "NOT MEASURED: answers of a forced length are not scored; left out of the verdict"
+    return "NOT MEASURED: answers were not scored; the word is the stack's own, and left out of the verdict"
+
+
+def _frame(manifest: Manifest) -> Judgement:
+    """Build a judgement with everything that the manifest alone says."""
+    scenario, stack, load, server = manifest.scenario, manifest.stack, manifest.load, manifest.server
+    about = {"launcher": server.launcher, "url": server.url, "version": server.version, "model": server.model}
+    about["command"] = " ".join(server.command)
+    about["ready after"] = "" if server.ready_s is None else f"{server.ready_s:.3g} s"
+    about["exit code"] = "" if server.exit_code is None else str(server.exit_code)
+    about |= {name: str(value) for name, value in server.details.items()}
+    return Judgement(
+        run=manifest.run,
+        scenario=scenario.name,
+        scenario_title=scenario.title,
+        stack=stack.name,
+        stack_title=stack.title,
+        profile=manifest.profile,
+        verdict=Verdict.INVALID,
+        sentence="",
+        marks=_marks(manifest),
+        load=LoadSummary(users=load.users_asked, users_reached=load.users_reached),
+        client=ClientHealth(workers=len(manifest.workers)),
+        warm_up_s=load.warm_up_s,
+        ended_by=load.ended_by,
+        quality_word=stack.quality_word(scenario.name) or "",
+        quality_note=_quality_note(manifest),
+        server={name: text for name, text in about.items() if text},
+        server_log_tail=server.log_tail,
+        provenance=Provenance(
+            harness_version=manifest.harness_version,
+            git=manifest.git,
+            python=manifest.python,
+            host=manifest.host,
+            cores=manifest.cores,
+            gpus=manifest.gpus,
+            locust=manifest.locust,
+            started=manifest.started,
+            seeds=manifest.seeds,
+            command=manifest.command,
+            repeat=manifest.repeat,
+            digests=manifest.digests,
+        ),
+    )

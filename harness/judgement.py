@@ -1,0 +1,248 @@
+"""What judging says of one run: every check, the verdict, and the numbers a report shows.
+
+A Judgement is complete: reports, JUnit and Markdown are rendered from it and compute nothing.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from harness.errors import ExitCode
+from harness.records import Record
+
+
+class Verdict(StrEnum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID = "INVALID"
+    NOT_MEASURED = "NOT MEASURED"
+    """Of a check only: left out of the cell's verdict, and said so."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {
+    Verdict.PASS: ExitCode.PASS,
+    Verdict.FAIL: ExitCode.FAIL,
+    Verdict.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+    Verdict.INVALID: ExitCode.INVALID,
+    Verdict.NOT_MEASURED: ExitCode.INCONCLUSIVE,
+}
+
+
+class Mark(StrEnum):
+    """What a reader must know of a cell before believing a number of it."""
+
+    EMULATED = "EMULATED"
+    CLAIM_REPLAYED = "CLAIM REPLAYED"
+    REDUCED = "REDUCED"
+    CUT_OFF = "CUT OFF"
+    EARLY_STOP = "STOPPED AT FAIL"
+    FORCED_LENGTH = "FORCED LENGTH"
+
+
+class CheckResult(Record):
+    """One SLA check. Values are in the check's base unit (seconds, share, per second).
+
+    For a percentile check, ``violations`` of ``samples`` break the limit, ``rate_low`` and
+    ``rate_high`` are one-sided Clopper-Pearson bounds of the violation rate, each at
+    ``confidence``; ``allowed_rate`` is what the percentile allows. ``value`` is the
+    nearest-rank order statistic with failures as +infinity; ``value_low`` and ``value_high``
+    bound it the same way.
+    """
+
+    text: str
+    metric: str
+    aggregate: str
+    comparison: str
+    limit: float
+    unit: str
+    verdict: Verdict
+    reason: str
+    value: float | None = None
+    value_low: float | None = None
+    value_high: float | None = None
+    margin: float | None = None
+    """limit - value over limit for an upper limit (positive: room left), the reverse for a lower one."""
+    samples: int = 0
+    violations: int | None = None
+    allowed_rate: float | None = None
+    rate_low: float | None = None
+    rate_high: float | None = None
+    confidence: float = 0.95
+    more_samples: int | None = None
+    """Requests still needed to decide, at the violation rate seen; None when decided or at the limit."""
+    at_limit: bool = False
+    undefined: int = 0
+    """Judged requests for which the metric is not defined (TPOT of a one-token answer), left out."""
+
+
+class Distribution(Record):
+    """Percentiles of one metric over the judged requests, failures as +infinity; seconds."""
+
+    metric: str
+    samples: int
+    failures: int
+    mean_ok: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+    max: float | None = None
+
+
+class OutcomeCount(Record):
+    outcome: str
+    count: int
+    share: float
+    examples: tuple[str, ...] = ()
+
+
+class PromptViolations(Record):
+    prompt_id: str
+    requests: int
+    violations: int
+
+
+class LoadSummary(Record):
+    """The closed loop in one line: N = X (R + Z) must hold within 2%."""
+
+    users: int
+    users_reached: int
+    think_s: float | None = None
+    throughput_rps: float | None = None
+    response_s: float | None = None
+    in_flight_mean: float | None = None
+    users_implied: float | None = None
+    """Mean in flight plus mean thinking, both clipped to the judged window."""
+    little_error: float | None = None
+    little_holds: bool | None = None
+    requests: int = 0
+    judged: int = 0
+    output_tokens_per_s: float | None = None
+    events_per_s: float | None = None
+    window_s: float | None = None
+    tokens_asked_mean: float | None = None
+    tokens_got_mean: float | None = None
+    prompt_tokens_mean: float | None = None
+    token_source: str = ""
+
+
+class ClientHealth(Record):
+    workers: int
+    hub_lag_p99_s: float | None = None
+    hub_lag_max_s: float | None = None
+    send_lag_p99_s: float | None = None
+    """sent - scheduled at p99: what the client added before sending."""
+    cpu_share_max: float | None = None
+    samples_sent: int | None = None
+    samples_written: int = 0
+
+
+class TimelinePoint(Record):
+    """One bin of the run; ``t_s`` is the bin's start after the run clock's zero (negative: spawning)."""
+
+    t_s: float
+    users: int
+    in_flight: float
+    sent: int
+    completed: int
+    failed: int
+    ttft_p50_s: float | None = None
+    e2e_p50_s: float | None = None
+    e2e_p95_s: float | None = None
+
+
+class Curve(Record):
+    """Points of an ECDF: share of judged requests at or below ``x_s``; failures never get there."""
+
+    metric: str
+    x_s: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+class ClaimAudit(Record):
+    """Claim, floor and measurement beside each other; seconds, bytes and dollars."""
+
+    scenario: str
+    stack: str
+    claim_latency_s: float | None = None
+    claim_tokens: int | None = None
+    floor_s: float | None = None
+    floor_arithmetic: str = ""
+    feasible: bool | None = None
+    """False: the claim is under its physical floor. None: no floor (an API) or no claim."""
+    factor: float | None = None
+    """floor over claim: above 1, the claim is impossible by that factor."""
+    measured_p50_s: float | None = None
+    measured_tokens: float | None = None
+    note: str = ""
+
+
+class CostSummary(Record):
+    usd_per_hour: float | None = None
+    usd_per_query: float | None = None
+    usd_per_1000_good: float | None = None
+    claim_usd_per_query: float | None = None
+    arithmetic: str = ""
+    source: str = ""
+
+
+class Provenance(Record):
+    harness_version: str
+    git: str
+    python: str
+    host: str
+    cores: int
+    gpus: tuple[str, ...] = ()
+    locust: str = ""
+    started: str = ""
+    """ISO 8601, UTC."""
+    seeds: dict[str, int] = {}
+    command: str = ""
+    repeat: str = ""
+    """A command line that repeats the run."""
+    digests: dict[str, str] = {}
+
+
+class Judgement(Record):
+    """One cell, judged. ``floor_failed`` cells (memory cannot admit one request) have no load."""
+
+    format: int = 1
+    run: str
+    scenario: str
+    scenario_title: str
+    stack: str
+    stack_title: str
+    profile: str = ""
+    verdict: Verdict
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
+    outcomes: tuple[OutcomeCount, ...] = ()
+    slo_attainment: float | None = None
+    goodput_rps: float | None = None
+    load: LoadSummary
+    client: ClientHealth
+    window: tuple[float, float] | None = None
+    """Judged window in seconds after the run clock's zero."""
+    warm_up_s: float = 0.0
+    ended_by: str = ""
+    timeline: tuple[TimelinePoint, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    worst_prompts: tuple[PromptViolations, ...] = ()
+    claim: ClaimAudit | None = None
+    cost: CostSummary | None = None
+    quality_word: str = ""
+    quality_note: str = ""
+    server: dict[str, str] = {}
+    server_log_tail: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Statements a reader needs: independence assumed, quality not measured, lengths forced."""
+    provenance: Provenance | None = None

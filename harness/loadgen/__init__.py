@@ -1,0 +1,38 @@
+"""The only Locust code: a locustfile is a user class and one call of :func:`install`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from locust import events
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+
+from harness.errors import HarnessError
+from harness.loadgen.leader import Leader
+from harness.loadgen.options import add_options
+from harness.loadgen.users import ScenarioUser
+from harness.loadgen.worker import WorkerSide
+
+__all__ = ["ScenarioUser", "install"]
+
+
+def install(scenario: str) -> None:
+    """Hook the harness into Locust: options, server, run, verdict and exit code of ``scenario``."""
+
+    @events.init_command_line_parser.add_listener
+    def _options(parser: Any, **_: Any) -> None:
+        add_options(parser, scenario)
+
+    @events.init.add_listener
+    def _init(environment: Any, runner: Any, web_ui: Any = None, **_: Any) -> None:
+        if isinstance(runner, LocalRunner | WorkerRunner):
+            worker = WorkerSide(environment, runner)
+            if isinstance(runner, WorkerRunner):
+                worker.shield_from_interrupt()
+        if isinstance(runner, LocalRunner | MasterRunner):
+            try:
+                Leader(environment, runner, web_ui, scenario)
+            except HarnessError as error:
+                sys.stderr.write(f"harness: {error}\n")
+                sys.exit(error.exit_code)

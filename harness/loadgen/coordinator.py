@@ -1,0 +1,258 @@
+"""Runs one cell from the first user to the seal, in the process that leads the run.
+
+The end of a run is ours, not Locust's, whose ``quitting`` fires before its users are stopped and whose
+web Stop, SIGTERM and run time each end differently. Whatever ends a run here interrupts :meth:`Run._conduct`,
+and everything after goes one way: stop issuing, drain, collect the workers' ends, stop, seal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import pyarrow as pa
+from gevent.event import AsyncResult, Event
+
+from harness.cell import Cell
+from harness.errors import HarnessError, RunDirectoryError
+from harness.loadgen import messages
+from harness.loadgen.looks import LiveSamples
+from harness.loadgen.progress import Progress
+from harness.loadgen.recorder import from_bytes
+from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
+from harness.runlog import RunWriter
+from harness.seal import about_this_host
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+_END_GRACE_S = 5.0
+"""How long workers get, beyond the drain, to report their end."""
+_SPAWN_GRACE_S = 60.0
+
+
+class Run:
+    """One run of one cell. ``server_facts`` and ``server_died`` ask the launcher, when there is one."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        cell: Cell,
+        progress: Progress,
+        *,
+        server_facts: Callable[[], ServerFacts],
+        server_died: Callable[[], bool],
+    ) -> None:
+        self.cell = cell
+        self.manifest = about_this_host(cell.manifest())
+        self.problems: list[str] = []
+        self.done = Event()
+        self._environment = environment
+        self._progress = progress
+        self._server_facts = server_facts
+        self._server_died = server_died
+        self._writer = RunWriter(cell.run_dir)
+        self._interrupted: AsyncResult[str] = AsyncResult()
+        self._spawned = Event()
+        self._workers: dict[int, WorkerFacts] = {}
+        self._ended: set[int] = set()
+        self._all_ended = Event()
+        self._live = LiveSamples(cell)
+        self._surveyed = Event()
+        self._survey = 0
+        self._survey_replies = 0
+        self._started_s: float | None = None
+        self._users_reached: int | None = None
+        self._looks = [Look(at_s=at) for at in cell.looks]
+        self._load = self.manifest.load
+
+    def begin(self) -> None:
+        """Open the run directory, hand the cell to the workers and start conducting."""
+        self._writer.open_samples()
+        self._writer.write_manifest(self.manifest.model_copy(update={"server": self._server_facts()}))
+        self._send(messages.CELL, {"cell": self.cell.model_dump_json()})
+        gevent.spawn(self._conduct).link_exception(self._crashed)
+
+    def interrupt(self, reason: str) -> None:
+        """End the run; the first reason counts. Returns at once: wait for ``done``."""
+        if not self._interrupted.ready():
+            self._interrupted.set(reason)
+
+    def spawning_complete(self) -> None:
+        self._spawned.set()
+
+    # Messages from workers -------------------------------------------------------------------
+
+    def on_hello(self, data: dict[str, Any]) -> None:
+        facts = WorkerFacts.model_validate_json(data["facts"])
+        self._workers[facts.worker] = facts
+
+    def on_samples(self, data: dict[str, Any]) -> None:
+        batch: pa.RecordBatch = from_bytes(data["batch"])
+        try:
+            self._writer.append(batch)
+            self._writer.append_outputs(data["outputs"])
+        except RunDirectoryError as error:
+            self._problem(str(error))
+            self.interrupt("the run directory cannot be written")
+            return
+        self._live.add(batch)
+
+    def on_survey_reply(self, data: dict[str, Any]) -> None:
+        if data["survey"] == self._survey:
+            self._live.add_pending(data["pending"])
+            self._survey_replies += 1
+            if self._survey_replies >= len(self._workers):
+                self._surveyed.set()
+
+    def on_end(self, data: dict[str, Any]) -> None:
+        facts = WorkerFacts.model_validate_json(data["facts"])
+        self._workers[facts.worker] = facts
+        self._ended.add(facts.worker)
+        if self._ended >= set(self._workers):
+            self._all_ended.set()
+
+    # The run ---------------------------------------------------------------------------------
+
+    def _conduct(self) -> None:
+        reason = self._load_until_end()
+        complete = reason in ("run time", "fail decided")
+        stopped_s = time.time()
+        self._progress.tell("drain", of_s=self.cell.drain_s)
+        self._send(messages.STOP, {"drain_s": self.cell.drain_s})
+        self._all_ended.wait(self.cell.drain_s + _END_GRACE_S)
+        missing = sorted(set(self._workers) - self._ended)
+        if missing:
+            self._problem(f"{len(missing)} of {len(self._workers)} load workers never reported their end")
+        if not self._workers:
+            self._problem("no load worker reported")
+        self._finish(reason, complete, stopped_s)
+
+    def _load_until_end(self) -> str:
+        """Conduct spawning, warm-up, load with its looks, and the tail; return what ended it."""
+        spawn_s = self.cell.timing.spawn_s
+        self._progress.tell("spawn", of_s=spawn_s, users=self.cell.scenario.users)
+        deadline = time.monotonic() + spawn_s + _SPAWN_GRACE_S
+        while not self._spawned.is_set():
+            reason = self._wait(min(time.monotonic() + 0.05, deadline))
+            if reason:
+                return reason
+            if time.monotonic() >= deadline:
+                self._problem(
+                    f"not all of {self.cell.scenario.users} users were up after {spawn_s + _SPAWN_GRACE_S:.0f} s"
+                )
+                return "spawning too slow"
+        self._started_s, start = time.time(), time.monotonic()
+        timing = self.cell.timing
+        self._send(messages.START, {"warm_up_s": timing.warm_up_s})
+        for number, look in enumerate(self._looks):
+            reason = self._wait(start + look.at_s, start)
+            if reason:
+                return reason
+            failed = self._look(look)
+            self._looks[number] = look.model_copy(update={"taken": True, "failed": failed})
+            if failed:
+                return "fail decided"
+        self._live.forget()
+        tail_s = self.cell.scenario.longest_limit_s
+        return (
+            self._wait(start + timing.run_time_s, start)
+            or self._wait(start + timing.run_time_s + tail_s, start)
+            or "run time"
+        )
+
+    def _wait(self, until: float, start: float | None = None) -> str | None:
+        """Wait until a monotonic time while telling progress; return a reason when the run is to end before."""
+        while True:
+            if start is not None:
+                self._tell_load(start)
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            try:
+                return self._interrupted.get(timeout=min(left, 1.0))
+            except gevent.Timeout:
+                if self._server_died():
+                    return "server died"
+
+    def _tell_load(self, start: float) -> None:
+        timing, elapsed = self.cell.timing, time.monotonic() - start
+        users = int(self._environment.runner.user_count) if self._environment.runner else 0
+        if self._users_reached is None or users < self._users_reached:
+            self._users_reached = users
+        phase = "warm-up" if elapsed < timing.warm_up_s else "load" if elapsed < timing.run_time_s else "tail"
+        self._progress.tell(
+            phase,
+            elapsed_s=round(elapsed, 1),
+            of_s=timing.run_time_s + self.cell.scenario.longest_limit_s,
+            users=users,
+            completed=self._writer.samples_written,
+            failed=self._live.failed,
+        )
+
+    def _look(self, look: Look) -> bool:
+        """Survey the workers and decide whether FAIL is certain already."""
+        self._survey += 1
+        self._survey_replies = 0
+        self._surveyed.clear()
+        self._live.clear_pending()
+        self._send(messages.SURVEY, {"survey": self._survey})
+        if not self._surveyed.wait(2.0):
+            return False
+        started = self._started_s or 0.0
+        return self._live.fails(self._workers, started, look.at_s, looks=len(self._looks))
+
+    def _finish(self, reason: str, complete: bool, stopped_s: float) -> None:
+        drained_s = time.time()
+        started, timing = self._started_s, self.cell.timing
+        judged_until = None
+        if started is not None:
+            judged_until = started + timing.run_time_s
+            if reason == "fail decided":
+                at = max(look.at_s for look in self._looks if look.failed)
+                judged_until = started + at - self.cell.scenario.longest_limit_s
+            elif not complete:
+                judged_until = min(judged_until, stopped_s)
+        load: LoadFacts = self._load.model_copy(
+            update={
+                "users_reached": self._users_reached or 0,
+                "started_s": started,
+                "judged_until_s": judged_until,
+                "stopped_issuing_s": stopped_s,
+                "drained_s": drained_s,
+                "ended_by": reason,
+                "complete": complete,
+                "looks": tuple(self._looks),
+                "samples_written": self._writer.samples_written,
+            }
+        )
+        workers = tuple(facts for _, facts in sorted(self._workers.items()))
+        self.manifest = self.manifest.model_copy(update={"load": load, "workers": workers})
+        self._close()
+        self.done.set()
+
+    def _close(self) -> None:
+        self._writer.close()
+        self.manifest = self.manifest.model_copy(
+            update={"server": self._server_facts(), "problems": tuple(self.problems)}
+        )
+        try:
+            self._writer.write_manifest(self.manifest)
+        except HarnessError as error:
+            self._problem(str(error))
+
+    def _crashed(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        self._problem(f"the load generator crashed: {greenlet.exception!r}")
+        self._close()
+        self.done.set()
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+
+    def _send(self, message: str, data: dict[str, Any]) -> None:
+        runner = self._environment.runner
+        if runner is not None:
+            runner.send_message(message, data)

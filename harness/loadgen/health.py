@@ -1,0 +1,49 @@
+"""How well this process keeps time while it makes load: hub lag at 10 Hz, and CPU."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+import numpy as np
+
+_PERIOD_S = 0.1
+
+
+class Health:
+    """Measures how late the gevent hub wakes a timer: the delay that every timestamp of this process may carry."""
+
+    def __init__(self) -> None:
+        self._lags: list[float] = []
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._cpu_start = self._start = 0.0
+        self._cpu_share: float | None = None
+
+    def start(self) -> None:
+        self._lags.clear()
+        self._cpu_start, self._start = time.process_time(), time.monotonic()
+        self._greenlet = gevent.spawn(self._watch)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
+            self._cpu_share = (time.process_time() - self._cpu_start) / (time.monotonic() - self._start)
+
+    def _watch(self) -> None:
+        due = time.monotonic() + _PERIOD_S
+        while True:
+            gevent.sleep(max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            self._lags.append(now - due)
+            due = max(due + _PERIOD_S, now)
+
+    def lag_s(self, percentile: float) -> float | None:
+        """Hub lag in seconds at a percentile (0..100); None before the first reading."""
+        if not self._lags:
+            return None
+        return float(np.percentile(self._lags, percentile, method="inverted_cdf"))
+
+    def cpu_share(self) -> float | None:
+        """CPU seconds of this process per second between :meth:`start` and :meth:`stop`."""
+        return self._cpu_share

@@ -1,0 +1,225 @@
+"""The process that leads: stands up the server, conducts runs, seals, has them judged, sets the exit code."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from harness.cell import Cell, new_run_id
+from harness.dataset import read_workload
+from harness.errors import ExitCode, HarnessError, LoadError
+from harness.loadgen import messages
+from harness.loadgen.coordinator import Run
+from harness.loadgen.options import RUNS, cell_from
+from harness.loadgen.progress import Progress
+from harness.loadgen.target import target_of
+from harness.records import ServerFacts
+from harness.seal import SERVER_LOG_LIVE, seal_run
+from servers import launcher_for
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+    from locust.runners import Runner
+
+_VERDICT_CODES = (ExitCode.PASS, ExitCode.FAIL, ExitCode.INCONCLUSIVE, ExitCode.INVALID)
+_SPARE_FILES = 200
+"""Descriptors besides one socket a user: libraries, logs, Locust's own sockets."""
+
+logger = logging.getLogger(__name__)
+
+
+class Leader:
+    """Lives as long as the Locust process. With the web UI it conducts one run after another."""
+
+    def __init__(self, environment: Environment, runner: Runner, web_ui: Any, scenario: str) -> None:
+        self._environment = environment
+        self._runner = runner
+        self._web_ui = web_ui
+        options: Any = environment.parsed_options
+        self._standalone = not options.cell
+        self._cell = cell_from(options, scenario)
+        self._first = True
+        _check_limits(self._cell.scenario.users, options.processes or 1)
+        # Everything that can be wrong is found before a server starts.
+        target_of(self._cell.connection.model_copy(update={"url": self._cell.connection.url or "http://127.0.0.1"}))
+        read_workload(self._cell.scenario.workload)
+        self._progress = Progress(Path(options.progress_file) if options.progress_file else None)
+        options.num_users = self._cell.scenario.users
+        options.spawn_rate = options.spawn_rate or self._cell.scenario.users / self._cell.timing.spawn_s
+        options.run_time = None  # the run's end is ours
+        self._run: Run | None = None
+        self._concluded = Event()
+        self._concluded.set()
+        self._resources = ExitStack()
+        self._interrupts = 0
+        gevent.signal_handler(signal.SIGINT, self._on_interrupt)
+        self._start_server()
+        runner.register_message(messages.HELLO, self._forward("on_hello"))
+        runner.register_message(messages.SAMPLES, self._forward("on_samples"))
+        runner.register_message(messages.SURVEY_REPLY, self._forward("on_survey_reply"))
+        runner.register_message(messages.END, self._forward("on_end"))
+        environment.events.test_start.add_listener(self._on_test_start)
+        environment.events.spawning_complete.add_listener(self._on_spawning_complete)
+        environment.events.test_stopping.add_listener(self._on_test_stopping)
+        environment.events.quitting.add_listener(self._on_quitting)
+
+    # Server ----------------------------------------------------------------------------------
+
+    def _start_server(self) -> None:
+        cell = self._cell
+        self._progress.tell("server", note=cell.stack.title)
+        cell.run_dir.mkdir(parents=True, exist_ok=True)
+        self._server = self._resources.enter_context(
+            launcher_for(cell.stack, cell.emulated).launch(
+                cell.stack,
+                cell.scenario,
+                log_file=cell.run_dir / SERVER_LOG_LIVE,
+                work_dir=cell.run_dir,
+                users=cell.scenario.users,
+                connection=cell.connection,
+                calibration=cell.calibration or None,
+                seed=cell.seeds()["emulator"],
+                faults=cell.faults or None,
+                progress=lambda note: self._progress.tell("server", note=note),
+            )
+        )
+        connection = cell.connection.model_copy(update={"url": self._server.url, "model": self._server.model})
+        self._cell = cell.model_copy(update={"connection": connection})
+
+    def _server_facts(self) -> ServerFacts:
+        return self._server.facts()
+
+    def _server_died(self) -> bool:
+        return self._server.poll() is not None
+
+    # Locust's events -------------------------------------------------------------------------
+
+    def _on_test_start(self, **_: Any) -> None:
+        cell = self._cell
+        users = self._runner.target_user_count or cell.scenario.users
+        if users != cell.scenario.users:  # changed in the web form
+            cell = cell.model_copy(update={"scenario": cell.scenario.model_copy(update={"users": users})})
+        if not self._first:
+            run = new_run_id(cell.scenario.name, cell.stack.name)
+            cell = cell.model_copy(update={"run": run, "run_dir": RUNS / run})
+        self._first = False
+        self._concluded.clear()
+        try:
+            self._run = Run(
+                self._environment,
+                cell,
+                self._progress,
+                server_facts=self._server_facts,
+                server_died=self._server_died,
+            )
+            self._run.begin()
+        except HarnessError as error:
+            self._fail(error)
+            return
+        gevent.spawn(self._conclude, self._run)
+
+    def _on_spawning_complete(self, **_: Any) -> None:
+        if self._run is not None:
+            self._run.spawning_complete()
+
+    def _on_test_stopping(self, **_: Any) -> None:
+        self._end_run("stopped")
+
+    def _on_quitting(self, **_: Any) -> None:
+        self._end_run("interrupted")
+        self._resources.close()
+        self._progress.close()
+
+    def _on_interrupt(self) -> None:
+        """First Ctrl-C: end in order, with a verdict on what there is. Second: at once."""
+        self._interrupts += 1
+        if self._interrupts > 1:
+            self._resources.close()
+            gevent.get_hub().handle_system_error(SystemExit, SystemExit(ExitCode.INTERRUPTED))
+            return
+        self._end_run("interrupted")
+        gevent.get_hub().handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
+
+    def _end_run(self, reason: str) -> None:
+        if self._run is not None and not self._concluded.is_set():
+            self._run.interrupt(reason)
+            self._concluded.wait()
+
+    # The end ---------------------------------------------------------------------------------
+
+    def _conclude(self, run: Run) -> None:
+        """Seal, judge and leave; the same for every way a run can end."""
+        run.done.wait()
+        code: int = ExitCode.LOAD
+        try:
+            if self._web_ui is None:
+                self._resources.close()
+            self._progress.tell("seal")
+            manifest = (
+                run.manifest.model_copy(update={"server": self._server_facts()}) if self._web_ui else run.manifest
+            )
+            seal_run(run.cell.run_dir, manifest)
+            if self._web_ui is None:
+                (run.cell.run_dir / SERVER_LOG_LIVE).unlink(missing_ok=True)
+            code = self._judge(run.cell)
+        except HarnessError as error:
+            self._say(error)
+            code = error.exit_code
+        finally:
+            self._environment.process_exit_code = code
+            self._progress.tell("done", exit_code=code)
+            self._concluded.set()
+        if self._web_ui is None:
+            self._runner.quit()
+        elif self._runner.state in ("running", "spawning"):
+            self._runner.stop()
+
+    def _judge(self, cell: Cell) -> int:
+        """Judge in a process of its own: nothing of it may run beside load, or in a patched interpreter."""
+        self._progress.tell("judge")
+        command = [sys.executable, "-m", "harness.cli", "judge", str(cell.run_dir)]
+        if self._standalone:
+            command.append("--report")
+        code = subprocess.run(command, check=False).returncode
+        if code not in _VERDICT_CODES:
+            raise LoadError(f"judging {cell.run_dir} ended with exit code {code}; try: harness judge {cell.run_dir}")
+        return code
+
+    def _fail(self, error: HarnessError) -> None:
+        self._say(error)
+        self._environment.process_exit_code = error.exit_code
+        self._run = None
+        self._concluded.set()
+        if self._web_ui is None:
+            gevent.spawn(self._runner.quit)
+
+    def _say(self, error: HarnessError) -> None:
+        sys.stderr.write(f"harness: {error}\n")
+
+    def _forward(self, method: str) -> Any:
+        def listener(msg: Any, **_: Any) -> None:
+            if self._run is not None:
+                getattr(self._run, method)(msg.data)
+
+        return listener
+
+
+def _check_limits(users: int, processes: int) -> None:
+    """Refuse load that the limit of open files would turn into refused connections."""
+    need = -(-users // processes) + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < need:
+        if hard < need:
+            raise LoadError(
+                f"{users} users need {need} open files, this process may have {hard}: raise it (ulimit -n {need})"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))

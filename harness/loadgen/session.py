@@ -1,0 +1,212 @@
+"""What one load-generating process does: drives its users, ships their samples, stops when told.
+
+The process may be the only one (LocalRunner) or one of many (WorkerRunner); messages to and from the
+coordinator look the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from harness.cell import Cell
+from harness.clients import CLIENTS, Client, Reply, RetryPolicy
+from harness.dataset import read_workload
+from harness.loadgen import messages
+from harness.loadgen.health import Health
+from harness.loadgen.recorder import Recorder, to_bytes
+from harness.loadgen.target import target_of
+from harness.records import Outcome, Prompt, WorkerFacts, request_id
+from harness.schedule import first_delay_s, think_time_sampler
+from harness.workload import PromptSource, prompt_sources
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+_SHIP_EVERY_S = 1.0
+
+
+class _InFlight:
+    """One request under way, so that a survey or the end of the run can see it."""
+
+    __slots__ = ("client", "prompt", "scheduled_s", "sequence", "user")
+
+    def __init__(self, user: int, sequence: int, prompt: Prompt, scheduled_s: float, client: Client) -> None:
+        self.user = user
+        self.sequence = sequence
+        self.prompt = prompt
+        self.scheduled_s = scheduled_s
+        self.client = client
+
+
+class Session:
+    """One run on this process. Created when the coordinator sends the cell, ended by :meth:`end`."""
+
+    def __init__(self, environment: Environment, cell: Cell, worker: int) -> None:
+        self.cell = cell
+        self.worker = worker
+        self.issuing = True
+        self._environment = environment
+        self._target = target_of(cell.connection)
+        self._client_class = CLIENTS[cell.connection.protocol]
+        self._retry = RetryPolicy(max_retries=cell.connection.max_retries)
+        self._new_source = prompt_sources(cell.scenario.workload, read_workload(cell.scenario.workload))
+        self._users = 0
+        self._users_peak = 0
+        self._in_flight: dict[int, _InFlight] = {}
+        self._recorder = Recorder(
+            cell.run, worker, cell.region, cell.scenario.name, cell.scenario.workload.output_share, self._rng("outputs")
+        )
+        self._health = Health()
+        self._anchor = (time.time(), time.monotonic())
+        self._drained = Event()
+        self._parked = Event()
+        self._health_start: gevent.Greenlet[..., None] | None = None
+        self._shipper = gevent.spawn(self._ship_forever)
+
+    def _rng(self, seed: str, user: int | str = "") -> random.Random:
+        """A generator of its own for each purpose, worker and user: no two send the same sequence."""
+        return random.Random(f"{seed}/{self.cell.seeds()[seed]}/{self.worker}/{user}")
+
+    def drive(self) -> None:
+        """Be one user until the run ends; called in the user's greenlet."""
+        user = self._users
+        self._users += 1
+        self._users_peak = max(self._users_peak, self._users)
+        rng = self._rng("think", user)
+        source = self._new_source(self._rng("data", user))
+        client = self._client_class(self._target, self._retry, rng)
+        due = time.monotonic() + first_delay_s(self.cell.scenario.think_time, rng)
+        try:
+            client.open()
+            self._loop(user, client, source, rng, due)
+        except gevent.GreenletExit:
+            cut_off = self._in_flight.pop(user, None)
+            if cut_off is not None and client.interrupted is not None:
+                self._recorder.add(user, cut_off.sequence, cut_off.prompt, cut_off.scheduled_s, client.interrupted)
+            raise
+        finally:
+            client.close()
+        # Returning would make Locust start the task again; the runner's stop ends the wait.
+        self._parked.wait()
+
+    def _loop(self, user: int, client: Client, source: PromptSource, rng: random.Random, due: float) -> None:
+        think_s = think_time_sampler(self.cell.scenario.think_time, rng)
+        fire = self._environment.events.request.fire
+        answer: str | None = None
+        sequence = 0
+        while True:
+            wait_s = due - time.monotonic()
+            if wait_s > 0:
+                gevent.sleep(wait_s)
+            if not self.issuing:
+                return
+            prompt = source.next(answer)
+            self._in_flight[user] = _InFlight(user, sequence, prompt, due, client)
+            reply = client.send(prompt, request_id(self.cell.run, self.worker, user, sequence))
+            if self._in_flight.pop(user, None) is None:
+                return  # recorded as a survivor at the end of the run
+            self._recorder.add(user, sequence, prompt, due, reply)
+            ok = reply.outcome is Outcome.OK
+            fire(
+                request_type=self.cell.connection.protocol,
+                name=self.cell.scenario.name,
+                response_time=(reply.end_s - reply.sent_s) * 1000,
+                response_length=reply.bytes,
+                exception=None if ok else _RequestError(reply),
+                context={},
+            )
+            if not self._in_flight and not self.issuing:
+                self._drained.set()
+            answer = reply.text if ok else None
+            due = reply.end_s + think_s()
+            sequence += 1
+
+    def started(self, warm_up_s: float) -> None:
+        """All users are up: settle the process, and measure its health from the end of the warm-up."""
+        gc.collect()
+        gc.freeze()  # what 1,000 users are made of need not be looked at again by every full collection
+        self._health_start = gevent.spawn_later(warm_up_s, self._health.start)
+
+    def survey(self, survey: int) -> None:
+        """Ship everything and tell the coordinator which requests are in flight, in wall-clock seconds."""
+        self._ship()
+        pending = []
+        for request in self._in_flight.values():
+            sent_s = request.client.in_flight_since
+            if sent_s is not None:
+                pending.append((self._wall(request.scheduled_s), self._wall(sent_s)))
+        self._send(messages.SURVEY_REPLY, {"survey": survey, "worker": self.worker, "pending": pending})
+
+    def end(self, drain_s: float) -> None:
+        """Stop issuing, wait for what is in flight, record survivors, ship all and report the end."""
+        self.issuing = False
+        self._health.stop()
+        if self._health_start is not None:
+            self._health_start.kill()
+        if self._in_flight:
+            self._drained.wait(drain_s)
+        for request in list(self._in_flight.values()):
+            partial = request.client.partial()
+            if partial is None:
+                continue
+            partial.end_s = time.monotonic()
+            partial.error = partial.error or "still in flight when the run ended"
+            del self._in_flight[request.user]
+            self._recorder.add(request.user, request.sequence, request.prompt, request.scheduled_s, partial)
+        self._shipper.kill()
+        self._ship()
+        self._send(messages.END, {"facts": self.facts().model_dump_json()})
+
+    def facts(self) -> WorkerFacts:
+        return WorkerFacts(
+            worker=self.worker,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            region=self.cell.region,
+            anchor_wall_s=self._anchor[0],
+            anchor_monotonic_s=self._anchor[1],
+            samples_sent=self._recorder.sent,
+            hub_lag_p50_s=self._health.lag_s(50),
+            hub_lag_p99_s=self._health.lag_s(99),
+            hub_lag_max_s=self._health.lag_s(100),
+            cpu_share=self._health.cpu_share(),
+            users_peak=self._users_peak,
+        )
+
+    def hello(self) -> None:
+        """Tell the coordinator this worker's clock anchor, so that samples can be read before the end."""
+        self._send(messages.HELLO, {"facts": self.facts().model_copy(update={"samples_sent": None}).model_dump_json()})
+
+    def _wall(self, monotonic_s: float) -> float:
+        return self._anchor[0] + (monotonic_s - self._anchor[1])
+
+    def _ship_forever(self) -> None:
+        while True:
+            gevent.sleep(_SHIP_EVERY_S)
+            self._ship()
+
+    def _ship(self) -> None:
+        flushed = self._recorder.flush()
+        if flushed is not None:
+            batch, outputs = flushed
+            self._send(messages.SAMPLES, {"worker": self.worker, "batch": to_bytes(batch), "outputs": outputs})
+
+    def _send(self, message: str, data: dict[str, Any]) -> None:
+        runner = self._environment.runner
+        if runner is not None:
+            runner.send_message(message, data)
+
+
+class _RequestError(Exception):
+    """What Locust's own statistics show of a failed request."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(f"{reply.outcome}: {reply.error}" if reply.error else str(reply.outcome))

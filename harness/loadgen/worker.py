@@ -1,0 +1,74 @@
+"""The worker's ear: what the coordinator's messages do on a load-generating process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import gevent
+
+from harness.cell import Cell
+from harness.loadgen import messages
+from harness.loadgen.session import Session
+from harness.loadgen.users import ScenarioUser
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+    from locust.runners import Runner
+
+_ORPHAN_S = 60.0
+"""A worker that was interrupted ends at the latest after this time, whatever its master does."""
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerSide:
+    """Listens on one process; the process may lead the run as well (LocalRunner)."""
+
+    def __init__(self, environment: Environment, runner: Runner) -> None:
+        self._environment = environment
+        self._runner: Any = runner
+        self._session: Session | None = None
+        runner.register_message(messages.CELL, self._on_cell)
+        runner.register_message(messages.START, self._on_start)
+        runner.register_message(messages.SURVEY, self._on_survey)
+        runner.register_message(messages.STOP, self._on_stop)
+
+    def shield_from_interrupt(self) -> None:
+        """Leave Ctrl-C of the terminal, which reaches the whole process group, to the master.
+
+        It stops this worker in order. Should it be gone, the worker ends by itself; a second Ctrl-C
+        ends it at once.
+        """
+        interrupts = 0
+
+        def on_interrupt() -> None:
+            nonlocal interrupts
+            interrupts += 1
+            if interrupts > 1 or self._session is None:
+                os._exit(130)
+            gevent.spawn_later(_ORPHAN_S, os._exit, 130)
+
+        gevent.signal_handler(signal.SIGINT, on_interrupt)
+
+    def _on_cell(self, environment: Environment, msg: Any, **_: Any) -> None:
+        cell = Cell.model_validate_json(msg.data["cell"])
+        self._session = Session(environment, cell, self._runner.worker_index)
+        ScenarioUser.session = self._session
+        self._session.hello()
+
+    def _on_start(self, msg: Any, **_: Any) -> None:
+        if self._session is not None:
+            self._session.started(msg.data["warm_up_s"])
+
+    def _on_survey(self, msg: Any, **_: Any) -> None:
+        if self._session is not None:
+            self._session.survey(msg.data["survey"])
+
+    def _on_stop(self, msg: Any, **_: Any) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            # A greenlet of its own: a LocalRunner delivers messages in the sender's.
+            gevent.spawn(session.end, msg.data["drain_s"])

@@ -1,0 +1,46 @@
+"""``manifest.json``: everything that says what a run was, so that it can be judged and repeated without its machine."""
+
+from __future__ import annotations
+
+from harness.records import RUN_FORMAT, LoadFacts, Record, ServerFacts, WorkerFacts
+from harness.spec import Gpu, Scenario, Stack
+
+
+class Manifest(Record):
+    """One run. Written before the load, rewritten at each phase, sealed with digests at the end.
+
+    ``scenario`` and ``stack`` are the specifications *as run*, overrides and reductions applied.
+    """
+
+    format: int = RUN_FORMAT
+    run: str
+    profile: str
+    scenario: Scenario
+    stack: Stack
+    gpu: Gpu | None = None
+    reduced: bool = False
+    overrides: dict[str, str] = {}
+    """Options that changed the scenario, as given (users, think time, output tokens, run time)."""
+    region: str = ""
+    confidence: float = 0.95
+    seeds: dict[str, int] = {}
+    load: LoadFacts
+    workers: tuple[WorkerFacts, ...] = ()
+    server: ServerFacts = ServerFacts()
+    harness_version: str = ""
+    git: str = ""
+    python: str = ""
+    locust: str = ""
+    host: str = ""
+    cores: int = 0
+    gpus: tuple[str, ...] = ()
+    """GPUs seen on this host, by NVML."""
+    started: str = ""
+    """ISO 8601, UTC."""
+    command: str = ""
+    repeat: str = ""
+    sealed: bool = False
+    digests: dict[str, str] = {}
+    """File name to ``sha256:...`` of every other file, at seal."""
+    problems: tuple[str, ...] = ()
+    """What went wrong on the harness's side, in plain sentences; each makes the run INVALID."""

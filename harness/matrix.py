@@ -1,0 +1,168 @@
+"""From options to cells, and from judged cells to one report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import Catalog
+from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
+from harness.connection import Connection
+from harness.errors import UsageError, unknown_name
+from harness.judgement import Judgement
+from harness.plan import cheapest_passing_variant, plan, plan_cell
+from harness.recommend import Recommendation, quality_rank, recommendations
+from harness.spec import Scenario, Stack
+from reports.html import write_report
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``harness run`` was asked for; empty means the catalog's own."""
+
+    scenarios: tuple[str, ...] = ()
+    stacks: tuple[str, ...] = ()
+    profile: str = "quick"
+    users: int | None = None
+    think_time_s: float | None = None
+    output_tokens: int | None = None
+    run_time_s: float | None = None
+    attach: str | None = None
+    model: str = ""
+    protocol: str = "openai-chat"
+    headers: dict[str, str] = field(default_factory=dict)
+    extra_body: dict[str, object] = field(default_factory=dict)
+    ca_file: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    dataset: Path | None = None
+    calibration: str | None = None
+    faults: str = ""
+    run_dir: Path | None = None
+    seed: int = 1
+
+
+def build_cells(catalog: Catalog, options: Options) -> list[Cell]:
+    """Resolve options into cells; nothing is started before every one of them is valid.
+
+    Raises
+    ------
+    UsageError
+        For unknown names and impossible values.
+    """
+    if options.attach and options.stacks:
+        raise UsageError("give --attach for a server that is there, or --stack for ones to start, not both")
+    if options.calibration not in (None, "roofline", "claims"):
+        raise unknown_name("calibration", str(options.calibration), ("roofline", "claims"))
+    scenarios = [catalog.scenario(name) for name in options.scenarios] or list(catalog.scenarios.values())
+    pairs = [(scenario, stack) for scenario in scenarios for stack in _stacks(catalog, scenario, options)]
+    base = options.run_dir or RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    single = len(pairs) == 1
+    return [
+        _cell(catalog, scenario, stack, base if single else base / f"{scenario.name}--{stack.name}", options)
+        for scenario, stack in pairs
+    ]
+
+
+def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, options: Options) -> Cell:
+    overrides = Overrides.model_validate(
+        {
+            "users": options.users,
+            "think_time_s": options.think_time_s,
+            "output_tokens": options.output_tokens,
+            "run_time_s": options.run_time_s,
+            "dataset": str(options.dataset) if options.dataset else None,
+            "calibration": None if stack.engine in ("attach", "llamacpp") else options.calibration,
+        }
+    )
+    attached = options.attach is not None
+    connection = Connection(
+        protocol=options.protocol if attached else stack.protocol,
+        url=options.attach or "",
+        model=options.model,
+        api_key_env=options.api_key_env if attached else "",
+        headers=options.headers if attached else {},
+        extra_body=options.extra_body,
+        ca_file=options.ca_file,
+    )
+    cell = build_cell(
+        catalog,
+        scenario,
+        stack,
+        catalog.profile(options.profile),
+        overrides,
+        connection,
+        run_dir=directory.resolve(),
+        run=new_run_id(scenario.name, stack.name),
+        seed=options.seed,
+        faults=options.faults,
+        command=_repeat(scenario, stack, options, overrides),
+    )
+    return cell.model_copy(update={"refusal": _refusal(catalog, cell)}) if cell.emulated else cell
+
+
+def _refusal(catalog: Catalog, cell: Cell) -> str:
+    row = plan_cell(catalog, cell.scenario, cell.stack)
+    if row.fits is not False:
+        return ""
+    return next(reason for reason in row.reasons if reason.startswith("does not fit"))
+
+
+def _stacks(catalog: Catalog, scenario: Scenario, options: Options) -> Iterator[Stack]:
+    if options.attach:
+        yield attached_stack(options.model, options.protocol)
+        return
+    if options.stacks:
+        yield from (catalog.stack(name) for name in options.stacks)
+        return
+    yield from (catalog.stack(name) for name in scenario.stacks)
+    variant = cheapest_passing_variant(catalog, scenario.name, lambda stack: _good_enough(scenario, stack))
+    if variant is not None:
+        yield catalog.stack(variant.stack)
+    yield from (catalog.stack(name) for name in scenario.real)
+
+
+def _good_enough(scenario: Scenario, stack: Stack) -> bool:
+    rank, need = quality_rank(stack.quality_word(scenario.name)), quality_rank(scenario.quality_need)
+    return rank is not None and need is not None and rank >= need
+
+
+def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overrides) -> str:
+    """The command that repeats one cell. Headers appear as they were given: secrets only as ``${NAME}``."""
+    words = ["harness", "run", scenario.name, "--profile", options.profile, "--seed", str(options.seed)]
+    if options.attach:
+        words += ["--attach", options.attach, "--protocol", options.protocol]
+        words += ["--model", options.model] if options.model else []
+        for name, value in options.headers.items():
+            words += ["--header", f"{name}: {value}"]
+    else:
+        words += ["--stack", stack.name]
+    flags = {
+        "users": "--users",
+        "think_time_s": "--think-time",
+        "output_tokens": "--output-tokens",
+        "run_time_s": "--run-time",
+        "dataset": "--dataset",
+        "calibration": "--calibration",
+    }
+    for name, value in overrides.as_text().items():
+        words += [flags[name], value]
+    if options.faults:
+        words += ["--faults", options.faults]
+    return shlex.join(words)
+
+
+def report_of(
+    judgements: list[Judgement], path: Path, catalog: Catalog, advice: Sequence[Recommendation] | None = None
+) -> Path:
+    """Write the HTML report over judged cells, with the recommendation and the plan of their scenarios."""
+    scenarios = list(dict.fromkeys(judgement.scenario for judgement in judgements))
+    known = [name for name in scenarios if name in catalog.scenarios]
+    stacks = list(dict.fromkeys(judgement.stack for judgement in judgements if judgement.stack in catalog.stacks))
+    rows: list[Any] = list(plan(catalog, known, stacks)) if known and stacks else []
+    return write_report(path, judgements, advice or recommendations(judgements, catalog), rows, title="SLA verdicts")

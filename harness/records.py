@@ -1,0 +1,194 @@
+"""Facts of a run: what was sent and what came back, without anything derived.
+
+Times named ``*_s`` in :class:`Sample` are seconds on the *worker's* monotonic clock;
+:class:`WorkerFacts` holds the anchor that maps them to wall-clock seconds. Times in
+:class:`LoadFacts` are wall-clock seconds (Unix epoch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+RUN_FORMAT = 1
+"""Version of the run directory's layout; a reader refuses a larger one."""
+
+
+class Outcome(StrEnum):
+    """How a request ended. Everything but ``ok`` violates every latency check."""
+
+    OK = "ok"
+    HTTP_ERROR = "http_error"
+    RATE_LIMITED = "rate_limited"
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+    RESET = "reset"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    CANCELLED = "cancelled"
+    IN_FLIGHT = "in_flight"
+
+
+class TokenSource(StrEnum):
+    """Where ``output_tokens`` comes from; a server's usage beats counting chunks."""
+
+    USAGE = "usage"
+    CHUNKS = "chunks"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request's input.
+
+    ``output_tokens`` is the length asked for (``max_tokens``); with ``forced`` the server
+    is told to ignore its end-of-sequence token and generate exactly that many.
+    """
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    output_tokens: int
+    forced: bool = False
+    difficulty: str = ""
+    references: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One request, as it happened; the row of ``samples.parquet``.
+
+    ``scheduled_s`` is when the request was due: the user's previous end plus think time in
+    a closed loop, the arrival's time in an open one. ``sent_s`` is just before the first byte
+    left. A time that never came is NaN. ``gaps_us`` holds every gap between content chunks
+    in microseconds. ``requested_tokens`` is the length asked for, ``output_tokens`` the one achieved
+    (-1: unknown). ``retry_s`` are the seconds that retries cost; they are inside end - sent.
+    """
+
+    run: str
+    worker: int
+    region: str
+    user: int
+    sequence: int
+    scenario: str
+    prompt_id: str
+    scheduled_s: float
+    sent_s: float
+    first_byte_s: float
+    first_token_s: float
+    last_token_s: float
+    end_s: float
+    prompt_tokens: int
+    output_tokens: int
+    requested_tokens: int
+    token_source: TokenSource
+    chunks: int
+    gaps_us: tuple[int, ...]
+    outcome: Outcome
+    http_status: int
+    finish_reason: str
+    retries: int
+    retry_s: float
+    bytes: int
+    cached_tokens: int
+    error: str
+
+    @property
+    def request_id(self) -> str:
+        """The id sent as ``X-Request-Id``, by which a server's log joins."""
+        return request_id(self.run, self.worker, self.user, self.sequence)
+
+
+def request_id(run: str, worker: int, user: int, sequence: int) -> str:
+    """Name one request of one run, for ``X-Request-Id`` and for joins."""
+    return f"{run}/{worker}/{user}/{sequence}"
+
+
+class Record(BaseModel):
+    """Base of everything that is written as JSON: strict, immutable, infinities kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class WorkerFacts(Record):
+    """One load-generating process: its clock anchor, and how healthy it was."""
+
+    worker: int
+    host: str
+    pid: int
+    region: str = ""
+    anchor_wall_s: float
+    anchor_monotonic_s: float
+    clock_offset_s: float = 0.0
+    """This worker's wall clock minus the master's, to be subtracted."""
+    samples_sent: int | None = None
+    """None: the worker never reported its end (killed)."""
+    hub_lag_p50_s: float | None = None
+    hub_lag_p99_s: float | None = None
+    hub_lag_max_s: float | None = None
+    cpu_share: float | None = None
+    """CPU seconds per second of load, of this process."""
+    users_peak: int = 0
+
+    def wall_s(self, monotonic_s: float) -> float:
+        """Map this worker's monotonic seconds to the master's wall clock."""
+        return self.anchor_wall_s - self.clock_offset_s + (monotonic_s - self.anchor_monotonic_s)
+
+
+class Look(Record):
+    """One moment, fixed before the run, at which FAIL could end it."""
+
+    at_s: float
+    """Seconds after the run clock started."""
+    taken: bool = False
+    failed: bool = False
+
+
+class LoadFacts(Record):
+    """What the coordinator did, in wall-clock seconds; None where it never happened."""
+
+    users_asked: int
+    users_reached: int = 0
+    loop: Literal["closed", "open"] = "closed"
+    started_s: float | None = None
+    """The run clock's zero: all users are up."""
+    warm_up_s: float = 0.0
+    run_time_s: float = 0.0
+    """T: requests issued in [started + warm_up, started + T] are judged."""
+    tail_s: float = 0.0
+    """Load stays on this much longer than T (the largest limit), so that nothing judged is censored."""
+    judged_until_s: float | None = None
+    """Wall-clock end of the judged window; earlier than T when FAIL was decided at a look."""
+    stopped_issuing_s: float | None = None
+    drained_s: float | None = None
+    ended_by: str = ""
+    """``run time``, ``fail decided``, ``stopped``, ``interrupted``, ``server died``, ..."""
+    complete: bool = False
+    """False for a cut-off run, which may FAIL but PASSes only if all unfinished requests could be violations."""
+    looks: tuple[Look, ...] = ()
+    samples_written: int = 0
+
+
+class ServerFacts(Record):
+    """The server under load: how it was started and what became of it."""
+
+    launcher: str = ""
+    url: str = ""
+    command: tuple[str, ...] = ()
+    version: str = ""
+    model: str = ""
+    ready_s: float | None = None
+    exit_code: int | None = None
+    died: bool = False
+    log_tail: tuple[str, ...] = ()
+    emulated: bool = False
+    calibration: Literal["", "roofline", "claims"] = ""
+    details: dict[str, str | int | float | bool] = {}

@@ -1,0 +1,269 @@
+"""The run directory: its only reader and its only writer.
+
+While load runs, samples are appended to ``samples.arrows`` (an Arrow IPC stream, one flushed
+batch at a time), which stays readable after a kill. ``seal`` turns it into ``samples.parquet``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from harness.errors import RunDirectoryError
+from harness.manifest import Manifest
+from harness.records import RUN_FORMAT, Sample
+
+MANIFEST = "manifest.json"
+SAMPLES = "samples.parquet"
+SAMPLES_LIVE = "samples.arrows"
+OUTPUTS = "outputs.jsonl"
+SERVER_LOG = "server.log"
+JUDGEMENT = "judgement.json"
+REPORT = "report.html"
+
+SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("worker", pa.int32()),
+        ("region", pa.string()),
+        ("user", pa.int32()),
+        ("sequence", pa.int32()),
+        ("scenario", pa.string()),
+        ("prompt_id", pa.string()),
+        ("scheduled_s", pa.float64()),
+        ("sent_s", pa.float64()),
+        ("first_byte_s", pa.float64()),
+        ("first_token_s", pa.float64()),
+        ("last_token_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("prompt_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("requested_tokens", pa.int32()),
+        ("token_source", pa.string()),
+        ("chunks", pa.int32()),
+        ("gaps_us", pa.list_(pa.uint32())),
+        ("outcome", pa.string()),
+        ("http_status", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("retries", pa.int32()),
+        ("retry_s", pa.float64()),
+        ("bytes", pa.int64()),
+        ("cached_tokens", pa.int32()),
+        ("error", pa.string()),
+    ]
+)
+"""Columns of ``samples.parquet``: the fields of :class:`~harness.records.Sample`, in order."""
+
+_COLUMNS = tuple(field.name for field in fields(Sample))
+
+
+def sample_batch(samples: Sequence[Sample]) -> pa.RecordBatch:
+    """Build one Arrow batch; for tests and small numbers (load workers build columns directly)."""
+    columns = [pa.array([getattr(sample, name) for sample in samples], SCHEMA.field(name).type) for name in _COLUMNS]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+class RunWriter:
+    """Writes one run directory; whatever ends the process, what was recorded until then is readable.
+
+    Raises
+    ------
+    RunDirectoryError
+        When the directory holds a run already, cannot be made, or the disk is full.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.samples_written = 0
+        self._stream: pa.ipc.RecordBatchStreamWriter | None = None
+        self._file: IO[bytes] | None = None
+        self._outputs: IO[str] | None = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"cannot make the run directory {directory}: {error.strerror}") from error
+        if (directory / MANIFEST).exists():
+            raise RunDirectoryError(f"{directory} holds a run already; choose another --run-dir")
+
+    def open_samples(self) -> None:
+        with _disk_errors(self.directory):
+            self._file = (self.directory / SAMPLES_LIVE).open("wb")
+            self._stream = pa.ipc.new_stream(self._file, SCHEMA)
+            self._file.flush()
+            self._outputs = (self.directory / OUTPUTS).open("w", encoding="utf-8")
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Append and flush one batch, so that a kill loses nothing already shipped."""
+        if self._stream is None or self._file is None:
+            raise RunDirectoryError("samples are appended only between open_samples and seal")
+        with _disk_errors(self.directory):
+            self._stream.write_batch(batch)
+            self._file.flush()
+        self.samples_written += batch.num_rows
+
+    def append_outputs(self, outputs: Iterable[dict[str, Any]]) -> None:
+        if self._outputs is None:
+            raise RunDirectoryError("outputs are appended only between open_samples and seal")
+        with _disk_errors(self.directory):
+            for output in outputs:
+                self._outputs.write(json.dumps(output, ensure_ascii=False) + "\n")
+            self._outputs.flush()
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_atomically(self.directory / MANIFEST, manifest.model_dump_json(indent=1))
+
+    def close(self) -> None:
+        for resource in (self._stream, self._file, self._outputs):
+            if resource is not None:
+                with contextlib.suppress(OSError, pa.ArrowException):
+                    resource.close()
+        self._stream = self._file = self._outputs = None
+
+    def seal(self, manifest: Manifest) -> Manifest:
+        """Turn the live stream into Parquet, digest every file and write the final manifest."""
+        self.close()
+        return seal(self.directory, manifest)
+
+
+def seal(directory: Path, manifest: Manifest) -> Manifest:
+    """Seal a directory whose writer is gone as well; samples already sealed stay as they are."""
+    with _disk_errors(directory):
+        live = directory / SAMPLES_LIVE
+        if live.exists():
+            partial = directory / (SAMPLES + ".part")
+            with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+                for batch in _live_batches(live):
+                    writer.write_batch(batch)
+            partial.replace(directory / SAMPLES)
+            live.unlink()
+        digests = {name: _digest(directory / name) for name in _sealed_files(directory)}
+        sealed = manifest.model_copy(update={"sealed": True, "digests": digests})
+        write_atomically(directory / MANIFEST, sealed.model_dump_json(indent=1))
+        return sealed
+
+
+class RunReader:
+    """Reads one run directory, sealed or cut off."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def manifest(self) -> Manifest:
+        path = self.directory / MANIFEST
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise RunDirectoryError(f"{self.directory} is not a run directory: it has no {MANIFEST}") from error
+        except OSError as error:
+            raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            found = json.loads(text).get("format", 0)
+            if found > RUN_FORMAT:
+                raise RunDirectoryError(
+                    f"{path} has format {found}; this harness reads up to {RUN_FORMAT}: use a newer one"
+                )
+            return Manifest.model_validate_json(text)
+        except (ValidationError, ValueError, AttributeError) as error:
+            detail = str(error).splitlines()[0]
+            raise RunDirectoryError(f"{path} is damaged or of another version: {detail}") from error
+
+    def samples(self) -> pa.Table:
+        """All samples, in the order written; of an unsealed run, all whole batches.
+
+        Raises
+        ------
+        RunDirectoryError
+            When the Parquet file is damaged.
+        """
+        sealed = self.directory / SAMPLES
+        if sealed.exists():
+            try:
+                return pq.read_table(sealed, schema=SCHEMA)
+            except (OSError, pa.ArrowException) as error:
+                raise RunDirectoryError(f"{sealed} is damaged: {error}") from error
+        return pa.Table.from_batches(list(_live_batches(self.directory / SAMPLES_LIVE)), SCHEMA)
+
+    def outputs(self) -> Iterator[dict[str, Any]]:
+        path = self.directory / OUTPUTS
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8", errors="replace") as lines:  # a kill may cut a character
+            for line in lines:
+                with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
+                    yield json.loads(line)
+
+    def altered_files(self) -> tuple[str, ...]:
+        """Names of sealed files whose digest no longer matches."""
+        digests = self.manifest.digests
+        return tuple(
+            name
+            for name, digest in digests.items()
+            if not (self.directory / name).exists() or _digest(self.directory / name) != digest
+        )
+
+
+def run_directories(path: Path) -> list[Path]:
+    """The run directories at ``path``: itself, or those one level below (a matrix)."""
+    if (path / MANIFEST).exists():
+        return [path]
+    found = sorted(child.parent for child in path.glob(f"*/{MANIFEST}"))
+    if not found:
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {MANIFEST}, nor has any folder in it")
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one."""
+    partial = path.with_name(path.name + ".part")
+    with _disk_errors(path.parent):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def _live_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Whole batches of a stream that may end in the middle of one."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+            while True:
+                yield reader.read_next_batch()
+        except (StopIteration, pa.ArrowException, OSError):
+            return
+
+
+def _sealed_files(directory: Path) -> list[str]:
+    return [name for name in (SAMPLES, OUTPUTS, SERVER_LOG) if (directory / name).exists()]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunDirectoryError(
+                f"no space left on the disk of {directory}; what was recorded until now is kept"
+            ) from error
+        raise RunDirectoryError(f"cannot write in {directory}: {error}") from error

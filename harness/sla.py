@@ -1,0 +1,184 @@
+"""From judged requests to one verdict per check: PASS, FAIL or INCONCLUSIVE.
+
+1. A percentile check asks whether the share of violations is at most 1 - p. It PASSes when the one-sided
+   upper Clopper-Pearson bound of that share is at most the allowed one, and FAILs when the lower is above it.
+2. A cell PASSes when every check does: each is tested at the full confidence, because a wrong PASS of the
+   cell needs a wrong PASS of the one check that truly fails (intersection-union test).
+3. A cell FAILs when any check does, so FAIL is corrected for the number of checks (Holm), and for the looks
+   at which it could have been decided (alpha over their number, the end included).
+4. What an unfinished request will become is unknown. For FAIL it counts as keeping the limit and for PASS as
+   breaking it, so either verdict stands whatever would have come (:mod:`harness.evidence`).
+5. A check without samples is never PASS, and no check keeps another from being evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.evidence import (
+    Evidence,
+    Terms,
+    error_evidence,
+    maximum_evidence,
+    mean_evidence,
+    number,
+    percent,
+    percentile_evidence,
+    rate_evidence,
+    takes_limit,
+)
+from harness.judgement import CheckResult, Verdict
+from harness.metrics import BoolArray, FloatArray, Judged, Requests, gaps_beyond, mean_gap
+from harness.objective import Objective
+from harness.statistics import holm, p_value_fail
+
+
+def evaluate(objectives: Sequence[Objective], judged: Judged, terms: Terms) -> tuple[CheckResult, ...]:
+    """Judge every objective; none is left out."""
+    count = len(objectives)
+    found = [_evidence(objective, objectives, judged, terms) for objective in objectives]
+    rejected = holm([evidence.p_fail for evidence in found], terms.alpha / terms.looks)
+    return tuple(_conclude(evidence, terms, fails, count) for evidence, fails in zip(found, rejected, strict=True))
+
+
+def _evidence(objective: Objective, objectives: Sequence[Objective], judged: Judged, terms: Terms) -> Evidence:
+    if objective.metric == "error_rate":
+        return error_evidence(objective, objectives, judged, terms)
+    if not objective.is_latency:
+        ok = judged.requests.ok
+        counted = good_and_bad(objectives, judged.requests)[0] if objective.metric == "goodput" else ok
+        return rate_evidence(objective, judged, counted, terms)
+    observed = judged.observe(objective.metric)
+    if objective.aggregate == "mean":
+        return mean_evidence(objective, observed, terms)
+    if objective.aggregate == "max":
+        return maximum_evidence(objective, observed)
+    return percentile_evidence(objective, observed, terms, len(objectives))
+
+
+def cell_verdict(checks: Sequence[CheckResult]) -> Verdict:
+    """FAIL when any check does, PASS when all do; checks that were not measured are left out."""
+    verdicts = {check.verdict for check in checks} - {Verdict.NOT_MEASURED}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCONCLUSIVE
+
+
+def fails_at_look(
+    objectives: Sequence[Objective],
+    values: Mapping[str, FloatArray],
+    *,
+    unknown: int = 0,
+    confidence: float = 0.95,
+    looks: int = 1,
+) -> bool:
+    """Whether FAIL is certain now, at one of ``looks`` moments fixed before the run (the end included).
+
+    Only percentile checks and ``error_rate`` take part; the others wait for the end of the run.
+
+    Parameters
+    ----------
+    values
+        Per metric (``e2e``, ``ttft``, ``tpot``, ``response_time``), one value for each request issued since
+        warm-up, in seconds: +infinity for a failed one, NaN where undefined, the age for one in flight.
+    unknown
+        Requests issued since warm-up of which nothing is known yet (in flight, or not shipped); they count
+        as keeping every limit, so that what comes later cannot take a FAIL back.
+    """
+    level = Terms(confidence, looks).fail_alpha(len(objectives))
+    for objective in objectives:
+        found = values.get("e2e" if objective.metric == "error_rate" else objective.metric)
+        if found is None:
+            continue
+        if objective.metric == "error_rate":
+            violations, allowed = int(np.count_nonzero(np.isposinf(found))), objective.limit
+        elif objective.allowed_rate is not None:
+            violations, allowed = int(np.count_nonzero(_violates(objective, found))), objective.allowed_rate
+        else:
+            continue
+        samples = len(found) - int(np.count_nonzero(np.isnan(found))) + unknown
+        if p_value_fail(violations, samples, allowed) < level:
+            return True
+    return False
+
+
+def good_and_bad(objectives: Sequence[Objective], requests: Requests) -> tuple[BoolArray, BoolArray]:
+    """Which requests are ``ok`` and keep the limit of every latency objective, and which cannot any more.
+
+    An unfinished request may be neither. A percentile of ITL is asked of each request's own gaps.
+    """
+    bad = requests.failed
+    for objective in objectives:
+        if not objective.is_latency:
+            continue
+        if objective.metric != "itl":
+            bad |= _violates(objective, requests.values[objective.metric])
+        elif objective.aggregate == "mean":
+            bad |= _violates(objective, mean_gap(requests))
+        else:
+            beyond, gaps = gaps_beyond(requests, objective.limit, inclusive=takes_limit(objective))
+            bad |= beyond > np.floor((objective.allowed_rate or 0.0) * gaps + 1e-9)
+    return requests.ok & ~bad, bad
+
+
+def _conclude(evidence: Evidence, terms: Terms, fails: bool, checks: int) -> CheckResult:
+    objective = evidence.objective
+    passes = evidence.p_pass <= terms.alpha
+    verdict = Verdict.FAIL if fails else Verdict.PASS if passes and not terms.no_pass else Verdict.INCONCLUSIVE
+    reason, undecided = evidence.text, verdict is Verdict.INCONCLUSIVE
+    if verdict is Verdict.PASS and evidence.rate_high is not None and evidence.allowed is not None:
+        high = number(evidence.rate_high, evidence.allowed, 100)
+        reason += f"; with {percent(terms.confidence)} confidence at most {high}% do"
+    elif undecided:
+        reason += f"; {_why_undecided(evidence, terms, checks, passes=passes)}"
+    value, sign = evidence.value, 1.0 if objective.lower_is_better else -1.0
+    return CheckResult(
+        text=objective.text,
+        metric=objective.metric,
+        aggregate=objective.aggregate,
+        comparison=objective.comparison,
+        limit=objective.limit,
+        unit=objective.unit,
+        verdict=verdict,
+        reason=reason,
+        value=value,
+        value_low=evidence.value_low,
+        value_high=evidence.value_high,
+        margin=None if value is None else sign * (objective.limit - value) / objective.limit,
+        samples=evidence.samples,
+        violations=evidence.violations,
+        allowed_rate=evidence.allowed,
+        rate_low=evidence.rate_low,
+        rate_high=evidence.rate_high,
+        confidence=terms.confidence,
+        more_samples=evidence.more if undecided and not passes else None,
+        at_limit=undecided and not passes and evidence.at_limit,
+        undefined=evidence.undefined,
+    )
+
+
+def _why_undecided(evidence: Evidence, terms: Terms, checks: int, *, passes: bool) -> str:
+    if passes:
+        return terms.no_pass
+    if evidence.hint:
+        return evidence.hint
+    if evidence.p_fail < terms.alpha:
+        return (
+            f"alone it would fail at {percent(terms.confidence)}, but {checks} checks and {terms.looks} looks share"
+            f" the {percent(terms.alpha)} chance of a wrong FAIL" + _more(evidence)
+        )
+    return ("too close to the limit to tell" if evidence.at_limit else "undecided") + _more(evidence)
+
+
+def _more(evidence: Evidence) -> str:
+    if evidence.more is None:
+        return ", whatever the number of requests"
+    noun = "gaps" if evidence.objective.metric == "itl" else "requests"
+    return f": about {evidence.more:,} more {noun} would decide at the rate seen"
+
+
+def _violates(objective: Objective, values: FloatArray) -> BoolArray:
+    """NaN, an undefined value, violates nothing."""
+    return np.asarray(values > objective.limit if takes_limit(objective) else values >= objective.limit)

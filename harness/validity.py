@@ -1,0 +1,108 @@
+"""What makes a run INVALID: faults on the harness's own side, in plain sentences.
+
+Nothing the server does belongs here; that is a result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.judgement import ClientHealth
+from harness.manifest import Manifest
+from harness.metrics import Judged, Loop, Requests
+from harness.records import LoadFacts
+from harness.statistics import nearest_rank
+
+CLIENT_SHARE = 0.05
+"""The client may add at most this share of the smallest latency limit."""
+LITTLE_TOLERANCE = 0.02
+
+
+def client_health(manifest: Manifest, judged: Judged) -> ClientHealth:
+    """Summarise how well the load generator kept time, and whether every sample arrived."""
+    workers, requests, rows = manifest.workers, judged.requests, judged.rows
+    lags = np.sort(requests.send_lag_s[rows & ~np.isnan(requests.send_lag_s)])
+    sent = [w.samples_sent for w in workers if w.samples_sent is not None]
+    return ClientHealth(
+        workers=len(workers),
+        hub_lag_p99_s=max((w.hub_lag_p99_s for w in workers if w.hub_lag_p99_s is not None), default=None),
+        hub_lag_max_s=max((w.hub_lag_max_s for w in workers if w.hub_lag_max_s is not None), default=None),
+        send_lag_p99_s=float(lags[nearest_rank(len(lags), 99) - 1]) if len(lags) else None,
+        cpu_share_max=max((w.cpu_share for w in workers if w.cpu_share is not None), default=None),
+        samples_sent=sum(sent) if sent else None,
+        samples_written=manifest.load.samples_written if manifest.sealed else len(requests),
+    )
+
+
+def little_error(load: LoadFacts, loop: Loop | None) -> float | None:
+    """Relative distance of the users that the samples account for from those asked; None in an open loop."""
+    if loop is None or load.loop == "open":
+        return None
+    return abs(loop.users - load.users_asked) / load.users_asked
+
+
+def faults(
+    manifest: Manifest,
+    requests: Requests,
+    client: ClientHealth,
+    loop: Loop | None,
+    altered: Sequence[str],
+) -> list[str]:
+    """Everything that takes the verdict away, whatever the server did."""
+    found = list(manifest.problems)
+    if altered:
+        found.append(f"changed since the run was sealed: {', '.join(altered)}")
+    found += _lost_samples(manifest, requests)
+    found += _missing_users(manifest, loop)
+    found += _slow_client(manifest, client)
+    return found
+
+
+def _lost_samples(manifest: Manifest, requests: Requests) -> list[str]:
+    found = []
+    if requests.defects:
+        found.append(
+            f"{requests.defects:,} samples cannot be placed in time: no clock anchor of their worker, or no times"
+        )
+    if not manifest.sealed:
+        return found  # killed: what was lost is unknown, and is judged as such
+    silent = [str(w.worker) for w in manifest.workers if w.samples_sent is None]
+    sent = sum(w.samples_sent or 0 for w in manifest.workers)
+    written = manifest.load.samples_written
+    if silent:
+        found.append(f"load worker {', '.join(silent)} never reported its end, so samples may be lost")
+    elif sent != written:
+        found.append(f"the load workers sent {sent:,} samples and {written:,} were written")
+    if written != len(requests):
+        found.append(f"{written:,} samples were written and {len(requests):,} can be read")
+    return found
+
+
+def _missing_users(manifest: Manifest, loop: Loop | None) -> list[str]:
+    load = manifest.load
+    if load.loop == "open" or not manifest.sealed or load.started_s is None:
+        return []
+    if load.users_reached < load.users_asked:
+        return [f"only {load.users_reached:,} of {load.users_asked:,} users ran"]
+    error = little_error(load, loop)
+    if loop is not None and error is not None and error > LITTLE_TOLERANCE:
+        return [
+            f"requests and think times account for {loop.users:,.1f} users, not the {load.users_asked:,} asked"
+            f" (N = X (R + Z) must hold within {100 * LITTLE_TOLERANCE:g}%)"
+        ]
+    return []
+
+
+def _slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:
+    smallest = min((check.limit for check in manifest.scenario.sla if check.is_latency), default=math.inf)
+    allowed = CLIENT_SHARE * smallest
+    lags = (("its event loop ran late", client.hub_lag_p99_s), ("requests were sent late", client.send_lag_p99_s))
+    return [
+        f"the load generator was the bottleneck: {what} by {1e3 * lag:.3g} ms at p99, more than"
+        f" {100 * CLIENT_SHARE:g}% of the smallest limit ({1e3 * allowed:.3g} ms)"
+        for what, lag in lags
+        if lag is not None and lag > allowed
+    ]

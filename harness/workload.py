@@ -1,0 +1,208 @@
+"""Prompts: an endless, seeded sequence of them for each user.
+
+Pure: the texts come in as :class:`~harness.dataset.WorkloadData`, chance as a seeded generator.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jinja2
+from typing_extensions import override
+
+from harness.dataset import WorkloadData
+from harness.records import Message, Prompt
+from harness.spec import Workload
+
+LANGUAGES = {"en": "English", "fr": "French", "de": "German", "es": "Spanish"}
+"""Names used in prompts; a code that is not here is used as it is."""
+
+_VOCABULARY = (
+    "time year people way day man thing woman life child world school state family student group country problem "
+    "hand part place case week company system program question work government number night point home water room "
+    "mother area money story fact month lot right study book eye job word business issue side kind head house service"
+)
+
+
+class PromptSource(ABC):
+    """One user's prompts. A source is endless; it starts over in a new order."""
+
+    @abstractmethod
+    def next(self, answer: str | None) -> Prompt:
+        """Return the next prompt; ``answer`` is the text of the last one, None after a failure or at the start."""
+
+
+class _Deck:
+    """Draws all of n cards in a random order before any comes again."""
+
+    def __init__(self, size: int, rng: random.Random) -> None:
+        self._order = list(range(size))
+        self._rng = rng
+        self._left: list[int] = []
+
+    def draw(self) -> int:
+        if not self._left:
+            self._left = self._order.copy()
+            self._rng.shuffle(self._left)
+        return self._left.pop()
+
+
+class _SingleTurn(PromptSource):
+    def __init__(self, prompts: list[Prompt], rng: random.Random) -> None:
+        self._prompts = prompts
+        self._deck = _Deck(len(prompts), rng)
+
+    @override
+    def next(self, answer: str | None) -> Prompt:
+        return self._prompts[self._deck.draw()]
+
+
+class _Conversations(PromptSource):
+    """Turns with growing history; the model's own answers are the history's other half.
+
+    After a failed turn the conversation is given up and the next one begins, as a customer would.
+    """
+
+    def __init__(self, conversations: list[_Conversation], rng: random.Random) -> None:
+        self._conversations = conversations
+        self._deck = _Deck(len(conversations), rng)
+        self._turn = 0
+        self._current: _Conversation | None = None
+        self._history: tuple[Message, ...] = ()
+
+    @override
+    def next(self, answer: str | None) -> Prompt:
+        current = self._current
+        if current is None or answer is None or self._turn >= len(current.turns):
+            current = self._conversations[self._deck.draw()]
+            self._turn, self._history = 0, current.opening
+        else:
+            self._history = (*self._history, Message("assistant", answer))
+        self._current = current
+        self._history = (*self._history, Message("user", current.turns[self._turn]))
+        self._turn += 1
+        return current.prompt(self._turn, self._history)
+
+
+class _Conversation:
+    def __init__(
+        self, entry: dict[str, Any], opening: tuple[Message, ...], turns: list[str], workload: Workload
+    ) -> None:
+        self.entry = entry
+        self.opening = opening
+        self.turns = turns
+        self.workload = workload
+
+    def prompt(self, turn: int, messages: tuple[Message, ...]) -> Prompt:
+        return Prompt(
+            prompt_id=f"{self.entry['id']}/{turn}",
+            messages=messages,
+            output_tokens=self.workload.output_tokens,
+            forced=self.workload.output_length == "forced",
+            difficulty=str(self.entry.get("difficulty", "")),
+        )
+
+
+class _Synthetic(PromptSource):
+    """Seeded words, about one token each for common English words."""
+
+    def __init__(self, workload: Workload, rng: random.Random) -> None:
+        self._workload = workload
+        self._rng = rng
+        self._count = 0
+
+    @override
+    def next(self, answer: str | None) -> Prompt:
+        self._count += 1
+        words = " ".join(self._rng.choices(_VOCABULARY.split(), k=self._workload.input_tokens or 1))
+        return _prompt(f"synthetic-{self._count}", (Message("user", words),), self._workload, {})
+
+
+def prompt_sources(workload: Workload, data: WorkloadData) -> Callable[[random.Random], PromptSource]:
+    """Render everything that can be rendered once, and return a factory of one source per user."""
+    match workload.kind:
+        case "synthetic":
+            return lambda rng: _Synthetic(workload, rng)
+        case "conversation":
+            conversations = list(_conversations(workload, data))
+            return lambda rng: _Conversations(conversations, rng)
+        case "brief":
+            prompts = list(_briefs(workload, data))
+        case "translation":
+            prompts = list(_translations(workload, data))
+        case "dataset":
+            prompts = [_dataset_prompt(entry, workload) for entry in data.entries]
+    return lambda rng: _SingleTurn(prompts, rng)
+
+
+def _environment() -> jinja2.Environment:
+    # Prompts are plain text for a model, not HTML: escaping would change them.
+    return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+
+
+def _render(template: str, values: dict[str, Any]) -> str:
+    return _environment().from_string(template).render(values).strip()
+
+
+def _opening(data: WorkloadData, values: dict[str, Any]) -> tuple[Message, ...]:
+    return (Message("system", _render(data.system_template, values)),) if data.system_template else ()
+
+
+def _conversations(workload: Workload, data: WorkloadData) -> Iterator[_Conversation]:
+    template = data.user_template or "{{ message }}"
+    for entry in data.entries:
+        turns = [_render(template, {**entry, "message": turn}) for turn in entry["turns"]]
+        yield _Conversation(entry, _opening(data, entry), turns, workload)
+
+
+def _briefs(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
+    template = data.user_template or "{{ brief }}"
+    for entry in data.entries:
+        messages = (*_opening(data, entry), Message("user", _render(template, entry)))
+        yield _prompt(str(entry["id"]), messages, workload, entry)
+
+
+def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
+    template = data.user_template or "{{ text }}"
+    for entry in data.entries:
+        source = str(entry.get("source_language", "en"))
+        for target in workload.target_languages:
+            values = {
+                **entry,
+                "source_name": LANGUAGES.get(source, source),
+                "target_name": LANGUAGES.get(target, target),
+            }
+            messages = (*_opening(data, values), Message("user", _render(template, values)))
+            references = {target: entry["references"][target]} if target in entry["references"] else {}
+            yield _prompt(f"{entry['id']}/{target}", messages, workload, entry, references)
+
+
+def _dataset_prompt(entry: dict[str, Any], workload: Workload) -> Prompt:
+    if "prompt" in entry:
+        messages: tuple[Message, ...] = (Message("user", entry["prompt"]),)
+    else:
+        messages = tuple(Message(message["role"], message["content"]) for message in entry["messages"])
+    asked = entry.get("output_tokens")
+    if isinstance(asked, int) and asked > 0:
+        workload = workload.model_copy(update={"output_tokens": asked})
+    return _prompt(str(entry["id"]), messages, workload, entry)
+
+
+def _prompt(
+    prompt_id: str,
+    messages: tuple[Message, ...],
+    workload: Workload,
+    entry: dict[str, Any],
+    references: dict[str, str] | None = None,
+) -> Prompt:
+    return Prompt(
+        prompt_id=prompt_id,
+        messages=messages,
+        output_tokens=workload.output_tokens,
+        forced=workload.output_length == "forced",
+        difficulty=str(entry.get("difficulty", "")),
+        references=references or {},
+    )

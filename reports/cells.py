@@ -1,0 +1,315 @@
+"""One cell's section: everything a Judgement says of one stack in one scenario."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.judgement import CheckResult, Judgement, OutcomeCount
+from reports import charts, checks, claims, figures
+from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
+
+PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A few facts under one heading, with a sentence and what may be unfolded."""
+
+    title: str
+    facts: tuple[Fact, ...] = ()
+    note: str = ""
+    details_title: str = ""
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    anchor: str
+    scenario: str
+    stack: str
+    names: str
+    chip: Chip
+    badges: tuple[str, ...]
+    sentence: str
+    reasons: tuple[str, ...]
+    checks: Table | None
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+    log_title: str
+    log: str
+
+
+def build(judgement: Judgement, anchor: str) -> Cell:
+    tables = (_percentiles(judgement), _outcomes(judgement), _prompts(judgement))
+    groups = (
+        _load(judgement),
+        _tokens(judgement),
+        _client(judgement),
+        _claim(judgement),
+        _cost(judgement),
+        _quality(judgement),
+        _server(judgement),
+    )
+    reasons = tuple(reason for reason in judgement.reasons if reason not in judgement.sentence)
+    return Cell(
+        anchor=anchor,
+        scenario=judgement.scenario_title,
+        stack=judgement.stack_title,
+        names=f"{judgement.scenario} / {judgement.stack}",
+        chip=Chip.of(judgement.verdict),
+        badges=badges(judgement.marks),
+        sentence=judgement.sentence,
+        reasons=reasons,
+        checks=checks.table(judgement),
+        figures=_figures(judgement, anchor),
+        tables=tuple(table for table in tables if table is not None),
+        groups=tuple(group for group in groups if group is not None),
+        notes=judgement.notes,
+        log_title="Last lines of the server's log" if judgement.server_log_tail else "",
+        log="\n".join(figures.clean(line, 400) for line in judgement.server_log_tail),
+    )
+
+
+def _figures(judgement: Judgement, anchor: str) -> tuple[Figure, ...]:
+    judged = _judged(checks.primary(judgement))
+    where = f"{judgement.stack} in {judgement.scenario}"
+    return tuple(
+        figure
+        for figure in (_latency_figure(judgement, judged, anchor, where), _timeline(judgement, judged, anchor, where))
+        if figure is not None
+    )
+
+
+def _judged(check: CheckResult | None) -> charts.Judged:
+    if check is None or figures.dimension(check.metric) != "latency":
+        return charts.Judged("e2e", "")
+    label = f"limit {figures.limit(check.limit, check.metric)}"
+    if check.allowed_rate is None:
+        return charts.Judged(check.metric, label, check.limit)
+    return charts.Judged(check.metric, label, check.limit, 1 - check.allowed_rate, check.aggregate)
+
+
+def _latency_figure(judgement: Judgement, judged: charts.Judged, anchor: str, where: str) -> Figure | None:
+    title = "How long requests took"
+    about = f"{judged.share_label} {judged.label}".strip()
+    desc = f"Share of judged requests of {where} that were done within a time. {about}."
+    image = charts.latency_chart(judgement.curves, judged, f"{anchor}-latency", f"{title}: {where}", desc)
+    if image is None:
+        return None
+    keys = tuple(
+        Key(figures.metric_name(curve.metric), "line" if curve.metric == judged.metric else "line other")
+        for curve in judgement.curves
+    )
+    return Figure(
+        title, image, (*keys, *([Key("limit", "limit")] if judged.limit_s is not None else [])), _never(judgement)
+    )
+
+
+def _never(judgement: Judgement) -> str:
+    text = "Share of judged requests done within a time."
+    failures = max((spread.failures for spread in judgement.distributions), default=0)
+    if failures:
+        text += f" {figures.count(failures)} failed: a curve ends below 100 % by their share."
+    return text
+
+
+def _timeline(judgement: Judgement, judged: charts.Judged, anchor: str, where: str) -> Figure | None:
+    title = "What happened when"
+    desc = f"Latency, requests in flight and completed requests per second of {where} over the run."
+    image = charts.timeline_chart(
+        judgement.timeline, judgement.window, judgement.warm_up_s, judged, f"{anchor}-time", f"{title}: {where}", desc
+    )
+    if image is None:
+        return None
+    keys = [Key("p95, in flight, completed", "line"), Key("p50, users", "line second")]
+    if judged.limit_s is not None and judged.metric in ("e2e", "response_time"):
+        keys.append(Key("limit", "limit"))
+    if any(point.failed for point in judgement.timeline):
+        keys.append(Key("failed", "block failed"))
+    if judgement.warm_up_s > 0:
+        keys.append(Key("warm-up", "block warm-up"))
+    size = charts.merge_size(judgement.timeline)
+    text = ""
+    if judgement.window is not None:
+        start, end = judgement.window
+        text = (
+            f"Judged: requests issued from {figures.clock(start)} to {figures.clock(end)}, between the upright lines."
+        )
+    if size > 1:
+        text += f" Each point joins {figures.count(size)} intervals and shows the largest latency of them."
+    return Figure(title, image, tuple(keys), text.strip())
+
+
+def _percentiles(judgement: Judgement) -> Table | None:
+    if not judgement.distributions:
+        return None
+    columns = (
+        Column("Metric"),
+        Column("Requests", number=True),
+        Column("Failed", number=True),
+        Column("Mean of ok", number=True),
+        *(Column(figures.percentile_name(name), number=True) for name in PERCENTILES),
+    )
+    rows = tuple(
+        (
+            Item(figures.metric_name(spread.metric)),
+            Item(figures.count(spread.samples), number=True),
+            Item(figures.count(spread.failures), number=True),
+            Item(figures.seconds(spread.mean_ok), number=True),
+            *(_time(getattr(spread, name)) for name in PERCENTILES),
+        )
+        for spread in judgement.distributions
+    )
+    return Table("Percentiles of the judged requests; a failed request counts as infinitely slow", columns, rows)
+
+
+def _time(value: float | None) -> Item:
+    """An infinite time in a narrow column: the same words, on two lines."""
+    sign, _, words = figures.seconds(value).partition(" (")
+    return Item(sign, lines=(words.rstrip(")"),) if words else (), number=True)
+
+
+def _outcomes(judgement: Judgement) -> Table | None:
+    if not judgement.outcomes:
+        return None
+    columns = (
+        Column("Outcome"),
+        Column("Requests", number=True),
+        Column("Share", number=True),
+        Column("Examples", wide=True),
+    )
+    return Table("How requests ended", columns, tuple(_outcome(each) for each in judgement.outcomes))
+
+
+def _outcome(each: OutcomeCount) -> tuple[Item, ...]:
+    examples = tuple(figures.clean(example, 300) for example in each.examples)
+    return (
+        Item(each.outcome.replace("_", " ")),
+        Item(figures.count(each.count), number=True),
+        Item(figures.share(each.share), number=True),
+        Item("" if examples else figures.MISSING, lines=examples),
+    )
+
+
+def _prompts(judgement: Judgement) -> Table | None:
+    if not judgement.worst_prompts:
+        return None
+    columns = (
+        Column("Prompt"),
+        Column("Requests", number=True),
+        Column("Violations", number=True),
+        Column("Share", number=True),
+    )
+    rows = tuple(
+        (
+            Item(each.prompt_id),
+            Item(figures.count(each.requests), number=True),
+            Item(figures.count(each.violations), number=True),
+            Item(figures.share(each.violations / each.requests if each.requests else None), number=True),
+        )
+        for each in judgement.worst_prompts
+    )
+    return Table("Prompts with the most violations", columns, rows)
+
+
+def _load(judgement: Judgement) -> Group:
+    load = judgement.load
+    users = figures.count(load.users)
+    if load.users_reached != load.users:
+        users += f" asked, {figures.count(load.users_reached)} reached"
+    if not load.requests:
+        return Group("Load", (Fact("Users N", users),), "No load was sent.")
+    held = {True: "holds within 2 %", False: "does not hold within 2 %", None: ""}[load.little_holds]
+    off = "" if load.little_error is None else f", off by {figures.share(load.little_error)}"
+    facts = (
+        Fact("Users N", users),
+        Fact("Think time Z", figures.seconds(load.think_s)),
+        Fact("Throughput X", figures.rate(load.throughput_rps)),
+        Fact("Response time R", figures.seconds(load.response_s)),
+        Fact("In flight, mean", figures.number(load.in_flight_mean)),
+        Fact(
+            f"X{figures.NBSP}(R{figures.NBSP}+{figures.NBSP}Z)",
+            figures.number(load.users_implied),
+            f"N = X (R + Z) {held}{off}" if held else "",
+        ),
+        Fact("Requests", f"{figures.count(load.requests)}, {figures.count(load.judged)} judged"),
+        Fact("Within the SLA", figures.share(judgement.slo_attainment)),
+        Fact("Goodput", figures.rate(judgement.goodput_rps)),
+        Fact(
+            "Judged for", figures.clock(load.window_s), f"ended by: {judgement.ended_by}" if judgement.ended_by else ""
+        ),
+    )
+    return Group("Load", facts)
+
+
+def _tokens(judgement: Judgement) -> Group | None:
+    load = judgement.load
+    if load.tokens_asked_mean is None and load.tokens_got_mean is None:
+        return None
+    facts = (
+        Fact("Asked, mean", figures.number(load.tokens_asked_mean)),
+        Fact("Achieved, mean", figures.number(load.tokens_got_mean)),
+        Fact("Prompt, mean", figures.number(load.prompt_tokens_mean)),
+        Fact("Output", figures.rate(load.output_tokens_per_s, "tokens/s")),
+        Fact("Chunks", figures.rate(load.events_per_s, "events/s")),
+        Fact("Counted from", load.token_source or figures.MISSING),
+    )
+    return Group("Tokens", facts)
+
+
+def _client(judgement: Judgement) -> Group | None:
+    client = judgement.client
+    if not client.workers:
+        return None
+    sent = figures.count(client.samples_sent)
+    facts = (
+        Fact("Workers", figures.count(client.workers)),
+        Fact("Event loop lag, p99", figures.seconds(client.hub_lag_p99_s)),
+        Fact("Event loop lag, max", figures.seconds(client.hub_lag_max_s)),
+        Fact("Sent late, p99", figures.seconds(client.send_lag_p99_s)),
+        Fact("CPU of the busiest worker", figures.share(client.cpu_share_max)),
+        Fact("Samples", f"{figures.count(client.samples_written)} written of {sent} sent"),
+    )
+    return Group("Client health", facts)
+
+
+def _claim(judgement: Judgement) -> Group | None:
+    audit = judgement.claim
+    if audit is None:
+        return None
+    facts = (
+        Fact("Claimed", claims.claimed(audit.claim_latency_s, audit.claim_tokens)),
+        Fact("Physical floor", figures.seconds(audit.floor_s)),
+        Fact("Measured, median", figures.seconds(audit.measured_p50_s), claims.mean_tokens(audit.measured_tokens)),
+        Fact("Claim against floor", claims.feasibility(audit.feasible, audit.factor)),
+    )
+    note, arithmetic = claims.why(audit)
+    return Group("Claim, floor and measurement", facts, note, "Arithmetic of the floor", arithmetic)
+
+
+def _cost(judgement: Judgement) -> Group | None:
+    cost = judgement.cost
+    if cost is None:
+        return None
+    facts = (
+        Fact("Per hour", figures.usd(cost.usd_per_hour)),
+        Fact("Per query", figures.usd(cost.usd_per_query)),
+        Fact("Per 1,000 within the SLA", figures.usd(cost.usd_per_1000_good)),
+        Fact("Claimed per query", figures.usd(cost.claim_usd_per_query)),
+    )
+    note = f"Price: {cost.source}" if cost.source else ""
+    return Group("Cost", facts, note, "Arithmetic of the cost", cost.arithmetic)
+
+
+def _quality(judgement: Judgement) -> Group | None:
+    if not judgement.quality_word and not judgement.quality_note:
+        return None
+    return Group("Quality", (Fact("Quality", judgement.quality_word or figures.MISSING),), judgement.quality_note)
+
+
+def _server(judgement: Judgement) -> Group | None:
+    if not judgement.server:
+        return None
+    return Group("Server", tuple(Fact(name.replace("_", " "), value) for name, value in judgement.server.items()))

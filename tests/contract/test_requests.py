@@ -1,0 +1,146 @@
+"""What a client sends: the path, the body, the headers, and what a Target refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.clients import CLIENTS, Target, Timeouts
+from harness.clients.base import shorten
+from harness.errors import UsageError
+from harness.records import Message, Prompt
+
+PROMPT = Prompt("p1", (Message("system", "Translate."), Message("user", "Guten Tag")), output_tokens=7)
+FORCED = Prompt("p1", PROMPT.messages, output_tokens=7, forced=True)
+
+
+def sent(protocol: str, prompt: Prompt = PROMPT, **target: Any) -> tuple[bytes, dict[str, Any]]:
+    client = CLIENTS[protocol](Target(**{"url": "http://127.0.0.1:8000", "model": "m", **target}))
+    head, _, body = client.encode(prompt, "run/0/0/0").partition(b"\r\n\r\n")
+    return head, msgspec.json.decode(body)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://127.0.0.1:8000", b"/v1/chat/completions"),
+        ("http://127.0.0.1:8000/", b"/v1/chat/completions"),
+        ("https://host/v1", b"/v1/chat/completions"),
+        ("https://host/v1/", b"/v1/chat/completions"),
+        ("https://host/team/v1", b"/team/v1/chat/completions"),
+        ("https://host/team", b"/team/v1/chat/completions"),
+        ("https://host/v1beta/openai/chat/completions", b"/v1beta/openai/chat/completions"),
+    ],
+)
+def test_openai_path(url: str, path: bytes) -> None:
+    head, _ = sent("openai-chat", url=url)
+    assert head.startswith(b"POST " + path + b" HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(("stream", "verb"), [(True, b"generate_stream"), (False, b"generate")])
+def test_triton_path(stream: bool, verb: bytes) -> None:
+    head, _ = sent("triton-generate-stream", url="http://h/base", model="a/b", stream=stream)
+    assert head.startswith(b"POST /base/v2/models/a%2Fb/" + verb + b" HTTP/1.1\r\n")
+
+
+def test_openai_body() -> None:
+    _, body = sent("openai-chat")
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "Translate."}, {"role": "user", "content": "Guten Tag"}],
+        "max_tokens": 7,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_openai_body_without_streaming() -> None:
+    head, body = sent("openai-chat", stream=False)
+    assert body["stream"] is False
+    assert "stream_options" not in body
+    assert b"\r\nAccept: application/json\r\n" in head
+
+
+def test_triton_body() -> None:
+    _, body = sent("triton-generate-stream")
+    assert body == {
+        "text_input": "System: Translate.\nUser: Guten Tag\nAssistant:",
+        "streaming": True,
+        "stream": True,
+        "sampling_param_max_tokens": 7,
+        "max_tokens": 7,
+        "sampling_param_temperature": 0.0,
+        "sampling_param_exclude_input_from_output": True,
+        "return_finish_reason": True,
+    }
+    _, body = sent("triton-generate-stream", Prompt("p", (Message("user", "Guten Tag"),), 7))
+    assert body["text_input"] == "Guten Tag"
+
+
+@pytest.mark.parametrize("protocol", sorted(CLIENTS))
+def test_a_forced_length(protocol: str) -> None:
+    _, natural = sent(protocol)
+    _, forced = sent(protocol, FORCED)
+    assert forced == natural | {"ignore_eos": True, "min_tokens": 7}
+    _, own = sent(protocol, FORCED, forced_length_body={"min_new_tokens": "$output_tokens"})
+    assert own == natural | {"min_new_tokens": 7}
+
+
+@pytest.mark.parametrize("protocol", sorted(CLIENTS))
+def test_extra_body_beats_everything(protocol: str) -> None:
+    extra = {"temperature": 0.7, "ignore_eos": False, "max_tokens": None, "n_predict": "$output_tokens"}
+    _, body = sent(protocol, FORCED, extra_body=extra)
+    assert (body["temperature"], body["ignore_eos"], body["n_predict"]) == (0.7, False, 7)
+    assert "max_tokens" not in body
+
+
+def test_the_new_name_of_the_length_replaces_the_old() -> None:
+    _, body = sent("openai-chat", extra_body={"max_completion_tokens": "$output_tokens"})
+    assert body["max_completion_tokens"] == 7
+    assert "max_tokens" not in body
+
+
+def test_own_headers_replace_ours() -> None:
+    head, _ = sent("openai-chat", api_key="sk-123456", headers={"authorization": "Basic 100%", "X-Org": "o"})
+    assert head.count(b"uthorization:") == 1
+    assert b"\r\nauthorization: Basic 100%\r\nX-Org: o\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://h:80", b"h"),
+        ("https://h", b"h"),
+        ("http://h:443", b"h:443"),
+        ("https://h:80", b"h:80"),
+        ("http://[::1]:8000", b"[::1]:8000"),
+    ],
+)
+def test_host(url: str, host: bytes) -> None:
+    head, _ = sent("openai-chat", url=url)
+    assert b"\r\nHost: " + host + b"\r\n" in head
+
+
+@pytest.mark.parametrize("url", ["h:8000", "ftp://h", "http://", "http://h:x", "http://h:99999", "http://u:pw@h"])
+def test_a_url_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Target(url=url, model="m")
+    assert "pw" not in str(caught.value).replace("password", "")
+
+
+@pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"X Y": "a"}, {"X:": "a"}])
+def test_a_header_that_would_be_two(headers: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        Target(url="http://h", model="m", headers=headers)
+
+
+def test_a_time_out_of_nothing() -> None:
+    with pytest.raises(UsageError, match="idle_s"):
+        Timeouts(idle_s=0)
+
+
+def test_an_error_is_one_short_line() -> None:
+    assert shorten("a\n b\t" + "c" * 300, ("b",)) == "a *** " + "c" * 191 + "..."
