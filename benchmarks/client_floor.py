@@ -23,6 +23,8 @@ TOKENS = 32
 TTFT_S = 0.100
 GAP_S = 0.020
 TICK_S = 0.001
+# Users start spread over one answer's length, or all 1,000 would stay in step.
+CYCLE_S = TTFT_S + TOKENS * GAP_S
 
 
 def _chunk(payload: bytes) -> bytes:
@@ -95,6 +97,7 @@ def bare(port: int, connections: int, seconds: float) -> tuple[int, float]:
         poll.register(peer, select.EPOLLIN)
         receivers[peer.fileno()], senders[peer.fileno()] = peer.recv, peer.send
         peer.send(request)
+        time.sleep(CYCLE_S / connections)
     reads = 0
     end_s, began_cpu_s = time.monotonic() + seconds, time.process_time()
     while time.monotonic() < end_s:
@@ -120,6 +123,7 @@ def ours(port: int, connections: int, seconds: float) -> tuple[int, float]:
 
     def use(number: int) -> None:
         nonlocal events
+        gevent.sleep(number / connections * CYCLE_S)
         while True:
             reply = clients[number].send(prompt, f"bench/0/{number}/0")
             if reply.outcome is not Outcome.OK or reply.chunks != TOKENS:

@@ -5,13 +5,17 @@ Imports are inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from harness.errors import ExitCode, HarnessError, UsageError
+
+try:
+    import typer
+except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack trace, as it does later
+    sys.exit(ExitCode.INTERRUPTED)
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
@@ -34,6 +38,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 def main() -> int:
     """Run the command line; every expected error is one sentence and its exit code."""
+    # A scheduler's TERM ends everything in the same order as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except HarnessError as error:

@@ -271,10 +271,10 @@ def number(value: float, limit: float, scale: float = 1.0) -> str:
     shown = target if value == limit else value * scale
     if not math.isfinite(shown):
         return "infinite"
-    decimals = 2 - math.floor(math.log10(abs(shown))) if shown else 0
-    for places in range(max(0, decimals), 16):
+    decimals = max(0, 2 - math.floor(math.log10(abs(shown)))) if shown else 0
+    for places in range(decimals, decimals + 20):
         text = f"{shown:.{places}f}"
-        if np.sign(float(text) - target) == np.sign(shown - target):
+        if np.sign(float(text) - target) == np.sign(value - limit):
             break
     return text.rstrip("0").rstrip(".") if "." in text else text
 

@@ -241,6 +241,8 @@ def _cost(manifest: Manifest, load: LoadSummary, attained: float | None) -> Cost
 def _notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
     requests, rows = judged.requests, judged.rows
     notes = [INDEPENDENCE.format(wrong=f"{round(100 * (1 - manifest.confidence), 6):g}"), SCOPE]
+    if not manifest.sealed:
+        notes.append("the run was killed: what was in flight or not shipped then was never written")
     unfinished = int((requests.unfinished & rows).sum())
     if unfinished:
         notes.append(

@@ -52,7 +52,8 @@ def show_run(catalog: Catalog, cells: list[Cell], *, as_json: bool) -> int:
         write_json(_run_json(progress, code, report))
         return code
     out = Console()
-    print_verdicts(out, judgements, advice)
+    if judgements:
+        print_verdicts(out, judgements, advice)
     if report is not None:
         out.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
     return code

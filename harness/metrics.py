@@ -122,7 +122,7 @@ def read_requests(table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFac
             array[ok & np.isnan(array)] = np.inf
         array[unfinished & ~(array >= 0)] = 0.0
     return Requests(
-        user=_dense_users(table),
+        user=np.unique((_integers(table, "worker") << 32) + _integers(table, "user"), return_inverse=True)[1],
         scheduled_s=due + shift,
         begin_s=begin + shift,
         issued_s=issued + shift,
@@ -156,8 +156,10 @@ def judged_window(load: LoadFacts, requests: Requests) -> Window | None:
     return Window(load.warm_up_s, high) if high > load.warm_up_s else None
 
 
-def judged_rows(requests: Requests, window: Window) -> BoolArray:
+def judged_rows(requests: Requests, window: Window | None) -> BoolArray:
     """Requests issued in the window, and those in flight when it opened, with their age from issue."""
+    if window is None:
+        return np.zeros(len(requests), dtype=bool)
     with np.errstate(invalid="ignore"):
         in_window = (requests.issued_s >= window.low_s) & (requests.issued_s <= window.high_s)
         carried_over = (requests.issued_s < window.low_s) & (requests.end_s > window.low_s)
@@ -298,8 +300,7 @@ class Judged:
 def judged_part(load: LoadFacts, requests: Requests, settled_s: float) -> Judged:
     """Select what is judged of a run."""
     window = judged_window(load, requests)
-    rows = judged_rows(requests, window) if window else np.zeros(len(requests), dtype=bool)
-    return Judged(requests, rows, window, settled_s)
+    return Judged(requests, judged_rows(requests, window), window, settled_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,11 +382,6 @@ def _last_seen(
         seen = [float(np.nanmax(known))] if np.any(~np.isnan(known)) else [0.0]
     filled = np.where(missing, np.where(unfinished, np.maximum(seen[0] - shift, begin), begin), end)
     return np.asarray(filled, dtype=np.float64)
-
-
-def _dense_users(table: pa.Table) -> IntArray:
-    key = (_integers(table, "worker") << 32) + _integers(table, "user")
-    return np.asarray(np.unique(key, return_inverse=True)[1], dtype=np.int64)
 
 
 def _first_known(*arrays: FloatArray) -> FloatArray:

@@ -61,10 +61,10 @@ def run_cells(cells: Sequence[Cell], on_change: OnChange) -> list[CellProgress]:
 
 def exit_code(progress: Sequence[CellProgress]) -> ExitCode:
     """One code for many cells: what could not be run first, then FAIL, INVALID, INCONCLUSIVE."""
-    codes = {each.exit_code for each in progress}
-    if codes == {None}:
+    codes = {ExitCode.INTERRUPTED if each.exit_code is None else each.exit_code for each in progress}
+    if codes == {ExitCode.INTERRUPTED}:
         return ExitCode.INTERRUPTED
-    if None in codes:  # Ctrl-C before all cells had run: never PASS
+    if ExitCode.INTERRUPTED in codes:  # before all cells had run: never PASS
         codes.add(ExitCode.INCONCLUSIVE)
     for code in (
         ExitCode.LOAD,
@@ -152,6 +152,7 @@ class _CellProcess:
         command += ["--progress-file", str(self._events)]
         self._process = ServerProcess(command, log_file=self._log, grace_s=_STOP_GRACE_S)
         self._ended = False
+        self._interrupted = False
 
     def follow(self, on_change: OnChange) -> bool:
         """Read new progress; return whether the process still runs."""
@@ -172,6 +173,7 @@ class _CellProcess:
 
     def interrupt(self) -> None:
         """End it in order. Only Locust itself gets the signal: its server must outlive the drain."""
+        self._interrupted = True
         pid = self._progress.event.get("pid")
         if pid is None or self._ended:
             self._process.stop()
@@ -191,6 +193,10 @@ class _CellProcess:
             progress.state = "judged"
         except HarnessError:
             progress.state = "failed"
+            if self._interrupted:
+                progress.exit_code = ExitCode.INTERRUPTED
+                progress.error = "interrupted before there was anything to judge"
+                return
             progress.exit_code = code if code in (ExitCode.USAGE, ExitCode.SERVER) else ExitCode.LOAD
             tail = [line for line in self._process.tail() if line.strip()]
             said = [line.removeprefix("harness: ") for line in tail if line.startswith("harness: ")]

@@ -166,8 +166,8 @@ def _why_undecided(evidence: Evidence, terms: Terms, checks: int, *, passes: boo
         return evidence.hint
     if evidence.p_fail < terms.alpha:
         return (
-            f"alone it would fail at {percent(terms.confidence)}, but {checks} checks and {terms.looks} looks share"
-            f" the {percent(terms.alpha)} chance of a wrong FAIL" + _more(evidence)
+            f"alone it would fail at {percent(terms.confidence)}, but {_some(checks, 'check')} and"
+            f" {_some(terms.looks, 'look')} share the {percent(terms.alpha)} chance of a wrong FAIL" + _more(evidence)
         )
     return ("too close to the limit to tell" if evidence.at_limit else "undecided") + _more(evidence)
 
@@ -177,6 +177,10 @@ def _more(evidence: Evidence) -> str:
         return ", whatever the number of requests"
     noun = "gaps" if evidence.objective.metric == "itl" else "requests"
     return f": about {evidence.more:,} more {noun} would decide at the rate seen"
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _violates(objective: Objective, values: FloatArray) -> BoolArray:

@@ -95,7 +95,7 @@ def _latency_figure(judgement: Judgement, judged: charts.Judged, anchor: str, wh
     title = "How long requests took"
     about = f"{judged.share_label} {judged.label}".strip()
     desc = f"Share of judged requests of {where} that were done within a time. {about}."
-    image = charts.latency_chart(judgement.curves, judged, f"{anchor}-latency", f"{title}: {where}", desc)
+    image = charts.latency_chart(judgement.curves, judged, f"{anchor}--latency", f"{title}: {where}", desc)
     if image is None:
         return None
     keys = tuple(
@@ -119,7 +119,7 @@ def _timeline(judgement: Judgement, judged: charts.Judged, anchor: str, where: s
     title = "What happened when"
     desc = f"Latency, requests in flight and completed requests per second of {where} over the run."
     image = charts.timeline_chart(
-        judgement.timeline, judgement.window, judgement.warm_up_s, judged, f"{anchor}-time", f"{title}: {where}", desc
+        judgement.timeline, judgement.window, judgement.warm_up_s, judged, f"{anchor}--time", f"{title}: {where}", desc
     )
     if image is None:
         return None

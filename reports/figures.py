@@ -18,6 +18,9 @@ NBSP = "\u00a0"
 LONGEST_TEXT = 2000
 """Characters kept of one foreign text, which may be a log line of megabytes."""
 
+BEYOND_SENSE = 1e15
+"""No figure of a report; written with an exponent, so that a broken run still has a page."""
+
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
@@ -37,9 +40,11 @@ def clean(text: str, longest: int = LONGEST_TEXT) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Write a finite number with that many significant digits, without an exponent: ``0.000213``, ``12,300``."""
+    """Write a number with that many significant digits, without an exponent: ``0.000213``, ``12,300``."""
     if value == 0:
         return "0"
+    if not abs(value) < BEYOND_SENSE:
+        return f"{value:.{digits - 1}e}"
     decimals = digits - 1 - _exponent(value, digits)
     return f"{round(value, decimals):,.{max(decimals, 0)}f}"
 

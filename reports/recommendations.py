@@ -75,6 +75,7 @@ def build(recommendation: Recommendation, scenario: str, anchor: str, stacks: Ma
 def sentence(recommendation: Recommendation) -> str:
     """Say in the same breath when a pick rests on a claim, whoever wrote the sentence."""
     text = recommendation.sentence.removeprefix(f"{recommendation.scenario}: ")
+    text = text[:1].upper() + text[1:]
     if recommendation.pick is None or not recommendation.rests_on_claim or "claim" in text.lower():
         return text
     return f"{text.rstrip('. ')}; {RESTS_ON_CLAIM}."

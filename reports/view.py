@@ -91,11 +91,11 @@ class Page:
 def build(
     judgements: Sequence[Judgement], advice: Sequence[Recommendation], plan_rows: Sequence[PlanRow], title: str
 ) -> Page:
-    names = anchors(f"{each.scenario}--{each.stack}" for each in judgements)
+    names = anchors(f"cell {each.scenario} {each.stack}" for each in judgements)
     links = {(each.scenario, each.stack): name for each, name in zip(judgements, names, strict=True)}
     scenarios = _scenarios(judgements, advice, plan_rows)
     titles = {name: name for name in scenarios} | {each.scenario: each.scenario_title for each in judgements}
-    places = dict(zip(scenarios, anchors(f"scenario--{name}" for name in scenarios), strict=True))
+    places = dict(zip(scenarios, anchors(f"scenario {name}" for name in scenarios), strict=True))
     known = {name: _known(name, judgements, names) for name in scenarios}
     return Page(
         title=title,
@@ -136,11 +136,11 @@ def _tables(tables: Iterable[Table | None]) -> tuple[Table, ...]:
 
 
 def anchors(names: Iterable[str]) -> list[str]:
-    """Fragments that are readable, safe in any attribute, and unique in the page."""
+    """Fragments that are readable, safe in any attribute, and unique; ``--`` in none, so that it can join more."""
     taken: dict[str, int] = {}
     found = []
     for name in names:
-        slug = re.sub(r"[^a-z0-9.]+", "-", name.lower().replace("--", "\0")[:80]).strip("-") or "cell"
+        slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()[:80]).strip("-")
         taken[slug] = taken.get(slug, 0) + 1
         found.append(slug if taken[slug] == 1 else f"{slug}_{taken[slug]}")
     return found
@@ -218,7 +218,10 @@ def _matrix(judgements: Sequence[Judgement], names: Sequence[str], titles: dict[
 
 def _matrix_item(judgement: Judgement, anchor: str) -> Item:
     check = checks.primary(judgement)
-    line = checks.value_against_limit(check) if check is not None else "no load was sent"
+    if judgement.verdict is Verdict.INVALID:
+        line = judgement.reasons[0] if judgement.reasons else judgement.sentence
+    else:
+        line = checks.value_against_limit(check) if check is not None else "no load was sent"
     return Item(chip=Chip.of(judgement.verdict), lines=(line,), badges=badges(judgement.marks), href=anchor)
 
 

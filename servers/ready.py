@@ -20,6 +20,7 @@ ATTEMPT_S = 15.0
 """One attempt: an engine can swallow a request that came too early, and the next one then succeeds."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+SAY_EVERY_S = 2.0
 PROBE_TOKENS = 4
 """Not 1: some chat templates open with a token that has no text."""
 PROBE_TEXT = "Say hello."
@@ -145,7 +146,7 @@ def wait_ready(
             now = time.monotonic()
             if now + pause >= deadline or (error.permanent and not patient):
                 raise
-            if now - said >= 2.0:
+            if now - said >= SAY_EVERY_S:
                 progress(f"no token yet after {now - began:.0f} s: the server {error}")
                 said = now
         time.sleep(pause)

@@ -26,6 +26,8 @@ from harness.judgement import (
     TimelinePoint,
     Verdict,
 )
+from harness.plan import PlanRow
+from harness.recommend import Recommendation
 from harness.statistics import rate_lower, rate_upper
 
 NORMAL = NormalDist()
@@ -336,3 +338,70 @@ def replayed(scenario: str = "support-chatbot", stack: str = "gpt-4-api", **chan
         note="an API states no hardware, so there is no floor; the measurement replays the claim",
     )  # fmt: skip
     return judgement(scenario, stack, marks=marks, claim=about, **changes)
+
+
+def recommendation(scenario: str = "support-chatbot", **changes: Any) -> Recommendation:
+    """A pick with everything that can be said of one."""
+    facts: dict[str, Any] = {
+        "scenario": scenario,
+        "pick": "13b-a100-vllm",
+        "sentence": f"{scenario}: 13B A100 VLLM: the cheapest of 2 stacks that pass; measured on an emulated server.",
+        "reasons": ("p95(e2e) < 2 s: 1.71 s, 15% of the limit left", "quality 'good' meets the need, medium"),
+        "runner_up": "gpt-4-api",
+        "ties": ("gpt-4-api",),
+        "dropped": {"7b-t4-vllm": "FAIL: 916 of 2,400 requests violate"},
+        "flips": ("If 13B A100 VLLM failed, it would be GPT 4 API.",),
+        "rests_on_emulation": True,
+    }
+    return Recommendation(**{**facts, **changes})
+
+
+def no_recommendation(scenario: str = "translation", **changes: Any) -> Recommendation:
+    facts: dict[str, Any] = {
+        "scenario": scenario,
+        "sentence": f"{scenario}: no stack can be recommended: none passes.",
+        "nearest": "7b-t4-vllm",
+        "gap": "p95(e2e) is 800 ms, 60% over the limit",
+        "dropped": {"7b-t4-vllm": "FAIL: 916 of 2,400 requests violate"},
+        "variants": ("13b-int8-2xa100-trtllm",),
+    }
+    return Recommendation(**{**facts, **changes})
+
+
+def plan_row(scenario: str = "support-chatbot", stack: str = "7b-t4-vllm", **changes: Any) -> PlanRow:
+    facts: dict[str, Any] = {
+        "scenario": scenario,
+        "stack": stack,
+        "title": stack.replace("-", " ").upper(),
+        "check": "p95(e2e) < 2 s",
+        "claim_s": 0.8,
+        "claim_tokens": 200,
+        "tokens": 200,
+        "floor_s": 8.75,
+        "floor_arithmetic": "0.0438 s + 199 × 0.0438 s = 8.75 s",
+        "feasible": False,
+        "factor": 10.9,
+        "input_tokens": 350,
+        "output_tokens": 200,
+        "largest_batch": 1,
+        "users": 100,
+        "think_s": 15.0,
+        "needed_rps": 5.88,
+        "capacity_rps": 0.104,
+        "predicted": 964.0,
+        "expected": "FAIL",
+        "reasons": ("memory admits one request at a time, so users queue",),
+    }
+    return PlanRow(**{**facts, **changes})
+
+
+def mixed() -> list[Judgement]:
+    """One of each verdict, in two scenarios, and a stack that got no load."""
+    return [
+        judgement(median_s=1.8, failures=60, server_log_tail=("INFO ready", "ERROR out of memory")),
+        judgement(stack="13b-a100-vllm", median_s=0.96),
+        replayed(median_s=1.1),
+        unloaded(),
+        invalid("translation"),
+        judgement("translation", median_s=0.45, failures=0, limit_s=0.5, users=1000, marks=(Mark.REDUCED,)),
+    ]

@@ -143,7 +143,7 @@ class Loop:
             sequence = 0
             while now < self.run_s:
                 seconds = self.answer(rng, now)
-                facts = {"user": user, "sequence": sequence, "prompt_id": f"p{rng.randrange(20)}"}
+                facts: dict[str, Any] = {"user": user, "sequence": sequence, "prompt_id": f"p{rng.randrange(20)}"}
                 facts["worker"] = user % self.workers
                 made = failed(now, 0.01, **facts) if seconds is None else sample(now, seconds, **facts)
                 found.append(made)
@@ -167,8 +167,8 @@ def write_run(directory: Path, samples: list[Sample], spec: Scenario, facts: Loa
     seal = changes.pop("seal", True)
     writer = RunWriter(directory)
     writer.open_samples()
-    for start in range(0, len(samples), 1000):
-        writer.append(sample_batch(samples[start : start + 1000]))
+    for start in range(0, len(samples), 50):
+        writer.append(sample_batch(samples[start : start + 50]))
     built = Manifest(**{**manifest, **changes})
     if seal:
         return writer.seal(built)

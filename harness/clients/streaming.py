@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from random import Random
 from time import monotonic
 from typing import Any
@@ -134,9 +133,7 @@ class StreamingClient:
         closed = exchange.ending in (Ending.RESET, Ending.CLOSED)
         if exchange.reused and closed and not exchange.parts and monotonic() < deadline_s:
             # the server closed the idle connection while the request was on its way (RFC 9112, 9.3.1)
-            sent_s = exchange.sent_s
-            exchange = self._wire.exchange(request, deadline_s)
-            return replace(exchange, sent_s=sent_s)
+            return self._wire.exchange(request, deadline_s)
         return exchange
 
     def _finish(self, exchange: Exchange, began_s: float, retries: int, attempt_s: float) -> Reply:

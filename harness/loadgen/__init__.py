@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
 from locust import events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-from harness.errors import HarnessError
+from harness.errors import ExitCode, HarnessError
 from harness.loadgen.leader import Leader
 from harness.loadgen.options import add_options
 from harness.loadgen.users import ScenarioUser
@@ -19,6 +20,8 @@ __all__ = ["ScenarioUser", "install"]
 
 def install(scenario: str) -> None:
     """Hook the harness into Locust: options, server, run, verdict and exit code of ``scenario``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
 
     @events.init_command_line_parser.add_listener
     def _options(parser: Any, **_: Any) -> None:
@@ -36,3 +39,8 @@ def install(scenario: str) -> None:
             except HarnessError as error:
                 sys.stderr.write(f"harness: {error}\n")
                 sys.exit(error.exit_code)
+
+
+def _leave(*_: Any) -> None:
+    """End without a stack trace; in force until the leader or Locust takes the signals over."""
+    sys.exit(ExitCode.INTERRUPTED)

@@ -23,6 +23,7 @@ from harness.loadgen.options import RUNS, cell_from
 from harness.loadgen.progress import Progress
 from harness.loadgen.target import target_of
 from harness.records import ServerFacts
+from harness.runlog import RunWriter
 from harness.seal import SERVER_LOG_LIVE, seal_run
 from servers import launcher_for
 
@@ -61,8 +62,12 @@ class Leader:
         self._concluded.set()
         self._resources = ExitStack()
         self._interrupts = 0
+        self._standing = False
         gevent.signal_handler(signal.SIGINT, self._on_interrupt)
+        terminate = gevent.signal_handler(signal.SIGTERM, self._on_interrupt)
         self._start_server()
+        self._standing = True
+        terminate.cancel()  # from here on, SIGTERM is Locust's
         runner.register_message(messages.HELLO, self._forward("on_hello"))
         runner.register_message(messages.SAMPLES, self._forward("on_samples"))
         runner.register_message(messages.SURVEY_REPLY, self._forward("on_survey_reply"))
@@ -77,7 +82,7 @@ class Leader:
     def _start_server(self) -> None:
         cell = self._cell
         self._progress.tell("server", note=cell.stack.title)
-        cell.run_dir.mkdir(parents=True, exist_ok=True)
+        RunWriter(cell.run_dir)  # before anything is written: it may hold a run, or be impossible to make
         self._server = self._resources.enter_context(
             launcher_for(cell.stack, cell.emulated).launch(
                 cell.stack,
@@ -142,6 +147,10 @@ class Leader:
     def _on_interrupt(self) -> None:
         """First Ctrl-C: end in order, with a verdict on what there is. Second: at once."""
         self._interrupts += 1
+        if not self._standing:
+            sys.stderr.write("harness: interrupted before the server was ready\n")
+            gevent.get_hub().handle_system_error(SystemExit, SystemExit(ExitCode.INTERRUPTED))
+            return
         if self._interrupts > 1:
             self._resources.close()
             gevent.get_hub().handle_system_error(SystemExit, SystemExit(ExitCode.INTERRUPTED))

@@ -41,6 +41,8 @@ class ScriptedServer:
     scripts: list[Script]
     tls: bool = False
     accepts: int = 0
+    ready: int = 0
+    """Connections whose handshake is over."""
     open: int = 0
     requests: list[bytes] = field(default_factory=list)
     asked: Event = field(default_factory=Event)
@@ -85,6 +87,7 @@ class ScriptedServer:
                     # two steps, because a handshake that fails inside wrap_socket loses the descriptor
                     peer = context.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
                     peer.do_handshake()
+                self.ready += 1
                 while self._answer(peer):
                     pass
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import select
 import socket
 from collections.abc import Callable
 from time import monotonic
@@ -111,6 +112,39 @@ def test_a_server_that_closes_an_idle_connection_costs_nothing(transcript: Trans
             assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.OK
             until(lambda: not client._wire.connected, "the client noticed the close")
             assert server.accepts == count
+
+
+def test_an_idle_connection_stays_open(transcript: Transcript, tls: bool) -> None:
+    """TLS sends session tickets when nothing was asked: they are no reason to close."""
+    with (
+        ScriptedServer([Script(transcript.pieces)], tls) as server,
+        closing(client_of(server, transcript.protocol)) as client,
+    ):
+        client.open()
+        until(lambda: server.ready == 1, "the handshake is over")
+        until(lambda: not select.select([client._wire._sock], [], [], 0)[0], "what the server sent has been read")
+        assert client._wire.connected
+        assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.OK
+        assert server.accepts == 1
+
+
+def test_a_server_may_ask_to_close(transcript: Transcript, tls: bool) -> None:
+    """It said so, and keeps the connection open all the same: the client must not use it again."""
+    refusal = b"HTTP/1.1 500 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    scripts = [Script([refusal]), Script(transcript.pieces)]
+    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+        assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.HTTP_ERROR
+        assert not client._wire.connected
+        assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.OK
+        assert server.accepts == 2
+
+
+def test_an_answer_that_began_is_not_asked_for_again(transcript: Transcript, tls: bool) -> None:
+    scripts = [Script(transcript.pieces), Script(transcript.pieces[:2], "close"), Script(transcript.pieces)]
+    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+        assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.OK
+        assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.TRUNCATED
+        assert (server.accepts, len(server.requests)) == (1, 2)
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])

@@ -160,6 +160,10 @@ def shared(protocol: str, answer: Answer) -> list[Transcript]:
             length=99, end="close",
         ),
         whole(
+            "500, then a reset", protocol, b"500 Oops", b"", b"half", failure(Outcome.HTTP_ERROR, http_status=500),
+            length=99, end="reset",
+        ),
+        whole(
             "an error with status 200", protocol, b"200 OK", JSON_HEAD, error,
             failure(Outcome.HTTP_ERROR, error="the model is out of memory"),
         ),
@@ -321,6 +325,7 @@ def _triton() -> Iterable[Transcript]:
             good | {"chunks": 3, "output_tokens": 3},
         ),
         ("the same delta again", (event('"ha"'), event('"ha"')), good | {"text": "haha", "finish_reason": ""}),
+        ("no reason yet", (event('"a"', ',"finish_reason":"None"'),), {"outcome": Outcome.OK, "finish_reason": ""}),
         ("an empty first output", (event('""', token=False), hello, world), good),
         ("a list of beams", (event('["Hello"]'), event('[" world"]', ',"finish_reason":["stop"]')), good),
         (

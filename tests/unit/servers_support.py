@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socketserver
+import ssl
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from harness.spec import Scenario, Stack
 from servers.base import Launcher, Order, Recipe, RunningServer, stand_up
+from servers.ready import Endpoint
 
 ANSWERS = """
 import http.server, json, sys, time
@@ -131,3 +138,75 @@ def scenario() -> Scenario:
             "stacks": [],
         }
     )
+
+
+ROLE = {"choices": [{"delta": {"role": "assistant", "content": None}}]}
+TOKEN = {"choices": [{"delta": {"content": "Hi"}}]}
+END = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+
+
+def sse(*events: object, done: bool = True) -> bytes:
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    body += b"data: [DONE]\n\n" if done else b""
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + body
+
+
+def answer(status: int, body: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
+
+
+class Wire:
+    """A server that answers each connection with the next of its answers, the last one again and again."""
+
+    def __init__(self, answers: list[bytes], tls: ssl.SSLContext | None = None) -> None:
+        self.answers = answers
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
+        self.scheme = "http" if tls is None else "https"
+        wire = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                try:
+                    if tls is not None:
+                        self.request = tls.wrap_socket(self.request, server_side=True)
+                        self.rfile, self.wfile = self.request.makefile("rb"), self.request.makefile("wb", 0)
+                    wire.requests.append(read_request(self.rfile))
+                    self.wfile.write(wire.answers.pop(0) if len(wire.answers) > 1 else wire.answers[0])
+                except OSError:
+                    pass
+                finally:
+                    if tls is not None:
+                        self.request.close()
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+
+    def endpoint(self, **changes: Any) -> Endpoint:
+        facts = {"url": f"{self.scheme}://127.0.0.1:{self.server.server_address[1]}", "model": "m"}
+        return Endpoint(**{**facts, **changes})
+
+
+def read_request(file: Any) -> tuple[str, dict[str, str], Any]:
+    line = file.readline().decode()
+    headers = {}
+    while (header := file.readline().decode().strip()) != "":
+        name, _, value = header.partition(": ")
+        headers[name] = value
+    data = file.read(int(headers.get("Content-Length", 0)))
+    return line, headers, json.loads(data) if data else None
+
+
+@contextmanager
+def serving(*answers: bytes, tls: ssl.SSLContext | None = None) -> Iterator[Wire]:
+    wire = Wire(list(answers), tls)
+    thread = threading.Thread(target=wire.server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield wire
+    finally:
+        wire.server.shutdown()
+        thread.join()
+        wire.server.server_close()

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers_support import scenario, stack
-from test_servers_ready import END, TOKEN, Wire, answer, serving, sse
+from servers_support import END, TOKEN, Wire, answer, scenario, serving, sse, stack
 
 from harness.connection import Connection
 from harness.errors import ServerError

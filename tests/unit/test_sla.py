@@ -262,7 +262,9 @@ def test_the_order_of_samples_does_not_matter(rng: random.Random, made: tuple[in
 
 @given(st.floats(1e-6, 1e4), st.floats(-1e-9, 1e-9), st.sampled_from(["s", "ms", "us", "min"]))
 def test_shown_values_lie_on_their_own_side_of_the_limit(limit: float, off: float, unit: str) -> None:
-    objective = Objective.parse(f"p95(e2e) < {limit:.6f} {unit}") if limit >= 1e-5 else Objective.parse("p95(e2e) < 1 s")
+    objective = (
+        Objective.parse(f"p95(e2e) < {limit:.6f} {unit}") if limit >= 1e-5 else Objective.parse("p95(e2e) < 1 s")
+    )
     value = objective.limit * (1 + off)
     shown = float(quantity(objective, value).split()[0])
     edge = float(quantity(objective, objective.limit).split()[0])

@@ -107,7 +107,9 @@ def test_rank_bounds_mirror_the_verdict(samples: int, allowed: float) -> None:
     if high is None:
         assert p_value_pass(0, samples, allowed) > 0.05
     else:  # the upper order statistic keeps the limit exactly when the verdict is PASS
-        assert p_value_pass(samples - high, samples, allowed) <= 0.05 < p_value_pass(samples - high + 1, samples, allowed)
+        assert (
+            p_value_pass(samples - high, samples, allowed) <= 0.05 < p_value_pass(samples - high + 1, samples, allowed)
+        )
     if low is None:
         assert samples == 0 or p_value_fail(samples, samples, allowed) >= 0.05
     else:

@@ -36,7 +36,7 @@ def test_in_flight_and_users() -> None:
     assert sum(point.in_flight for point in points) * width == pytest.approx(50.0)
     assert {point.users for point in points if 0 <= point.t_s <= 96} == {1}
     gone = timeline(read([*samples[:3], *[sample(t, 1.0, user=1) for t in range(0, 100, 2)]]), 100.0)
-    assert [point.users for point in gone if point.t_s > 60][0] == 1
+    assert next(point.users for point in gone if point.t_s > 60) == 1
 
 
 def test_latencies_are_of_answers_sent_in_the_bin() -> None:
@@ -70,5 +70,7 @@ def test_curve(count: int) -> None:
 
 
 def test_times_without_an_end() -> None:
-    points = timeline(read([sample(10.0, 1.0), unfinished(20.0, 1.0, end_s=math.nan), sample(90.0, end_s=MONOTONIC + 91)]))
+    points = timeline(
+        read([sample(10.0, 1.0), unfinished(20.0, 1.0, end_s=math.nan), sample(90.0, end_s=MONOTONIC + 91)])
+    )
     assert sum(point.sent for point in points) == 3
