@@ -109,12 +109,10 @@ def percentile_evidence(objective: Objective, observed: Observed, terms: Terms, 
 
 
 def error_evidence(objective: Objective, objectives: Sequence[Objective], judged: Judged, terms: Terms) -> Evidence:
-    """Every outcome but ``ok`` is an error; so is an unfinished request older than the longest limit of a whole one."""
+    """Every outcome but ``ok`` is an error. An unfinished request is unknown: slow is not yet wrong."""
     requests, rows = judged.requests, judged.rows
-    longest = longest_limit(objectives, of_whole_requests=True)
-    overdue = requests.unfinished & (requests.values["response_time"] >= longest)
-    errors = int(np.count_nonzero((requests.failed | overdue) & rows))
-    unknown = int(np.count_nonzero(requests.unfinished & ~overdue & rows))
+    errors = int(np.count_nonzero(requests.failed & rows))
+    unknown = int(np.count_nonzero(requests.unfinished & rows))
     known = int(np.count_nonzero(rows)) - unknown
     evidence = _counted(objective, errors, known, unknown, objective.limit, terms, len(objectives))
     if known == 0:
@@ -250,11 +248,9 @@ def _student(objective: Objective, mean: float, error: float, blocks: int, sampl
     )
 
 
-def longest_limit(objectives: Sequence[Objective], *, of_whole_requests: bool = False) -> float:
-    """The largest latency limit in seconds, infinity without any; optionally of E2E and response time alone."""
-    whole = ("e2e", "response_time")
-    limits = [o.limit for o in objectives if (o.metric in whole if of_whole_requests else o.is_latency)]
-    return max(limits, default=math.inf)
+def longest_limit(objectives: Sequence[Objective]) -> float:
+    """The largest latency limit in seconds, infinity without any."""
+    return max((objective.limit for objective in objectives if objective.is_latency), default=math.inf)
 
 
 def quantity(objective: Objective, value: float) -> str:

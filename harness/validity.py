@@ -24,7 +24,9 @@ LITTLE_TOLERANCE = 0.02
 def client_health(manifest: Manifest, judged: Judged) -> ClientHealth:
     """Summarise how well the load generator kept time, and whether every sample arrived."""
     workers, requests, rows = manifest.workers, judged.requests, judged.rows
-    lags = np.sort(requests.send_lag_s[rows & ~np.isnan(requests.send_lag_s)])
+    # Of the requests in flight when warm-up ended, many were sent while users were still being spawned.
+    sent_in_window = rows if judged.window is None else rows & (requests.begin_s >= judged.window.low_s)
+    lags = np.sort(requests.send_lag_s[sent_in_window & ~np.isnan(requests.send_lag_s)])
     sent = [w.samples_sent for w in workers if w.samples_sent is not None]
     return ClientHealth(
         workers=len(workers),

@@ -40,6 +40,8 @@ def table(judgement: Judgement) -> Table | None:
     caption = (
         f"Every check of the SLA. Under a value and a rate: their lower and upper bound, each at {levels} confidence."
     )
+    if judgement.verdict is Verdict.INVALID:
+        caption = f"The run is invalid, so these checks decide nothing. {caption}"
     return Table(caption, COLUMNS, tuple(_row(check) for check in judgement.checks), "checks")
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from harness.cost import format_usd
 
 MISSING = "–"
-INFINITE = "∞ (a failed request)"
+INFINITE = "∞ (failed or unfinished)"
 NBSP = "\u00a0"
 LONGEST_TEXT = 2000
 """Characters kept of one foreign text, which may be a log line of megabytes."""

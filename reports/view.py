@@ -25,7 +25,7 @@ MARK_MEANINGS = {
     Mark.CLAIM_REPLAYED: "The simulation was calibrated from the claim itself, so it cannot confirm that claim.",
     Mark.REDUCED: "A smaller load than the scenario's, because the engine stands in for a GPU.",
     Mark.CUT_OFF: "The run ended early; it passes only if it would with every unfinished request a violation.",
-    Mark.EARLY_STOP: "The run was ended when FAIL was certain, at a moment fixed beforehand.",
+    Mark.EARLY_STOP: "The run was ended because FAIL was decided, at a moment fixed beforehand.",
     Mark.FORCED_LENGTH: "Answers were forced to an exact length, so their quality is not scored.",
 }
 OTHER_EXITS = {

@@ -10,10 +10,14 @@ from locust import events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from harness.errors import ExitCode, HarnessError
-from harness.loadgen.leader import Leader
-from harness.loadgen.options import add_options
-from harness.loadgen.users import ScenarioUser
-from harness.loadgen.worker import WorkerSide
+
+try:  # these take most of the time to start, in which Ctrl-C is to show no stack trace either
+    from harness.loadgen.leader import Leader
+    from harness.loadgen.options import add_options
+    from harness.loadgen.users import ScenarioUser
+    from harness.loadgen.worker import WorkerSide
+except KeyboardInterrupt:
+    sys.exit(ExitCode.INTERRUPTED)
 
 __all__ = ["ScenarioUser", "install"]
 

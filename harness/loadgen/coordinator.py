@@ -63,7 +63,6 @@ class Run:
         self._surveyed = Event()
         self._survey = 0
         self._survey_replies = 0
-        self._started_s: float | None = None
         self._users_reached: int | None = None
         self._looks = [Look(at_s=at) for at in cell.looks]
         self._load = self.manifest.load
@@ -102,7 +101,8 @@ class Run:
 
     def on_survey_reply(self, data: dict[str, Any]) -> None:
         if data["survey"] == self._survey:
-            self._live.add_pending(data["pending"])
+            if data["batch"]:
+                self._live.add_pending(from_bytes(data["batch"]))
             self._survey_replies += 1
             if self._survey_replies >= len(self._workers):
                 self._surveyed.set()
@@ -144,7 +144,7 @@ class Run:
                     f"not all of {self.cell.scenario.users} users were up after {spawn_s + _SPAWN_GRACE_S:.0f} s"
                 )
                 return "spawning too slow"
-        self._started_s, start = time.time(), time.monotonic()
+        start = self._start_clock()
         timing = self.cell.timing
         self._send(messages.START, {"warm_up_s": timing.warm_up_s})
         for number, look in enumerate(self._looks):
@@ -162,6 +162,20 @@ class Run:
             or self._wait(start + timing.run_time_s + tail_s, start)
             or "run time"
         )
+
+    def _start_clock(self) -> float:
+        """Set the run clock's zero and write it down at once: a run killed from here on can still be judged."""
+        start = time.monotonic()
+        users = int(self._environment.runner.user_count) if self._environment.runner else 0
+        self._load = self._load.model_copy(
+            update={"started_s": time.time(), "users_reached": users, "looks": tuple(self._looks)}
+        )
+        workers = tuple(facts for _, facts in sorted(self._workers.items()))
+        self.manifest = self.manifest.model_copy(
+            update={"load": self._load, "workers": workers, "server": self._server_facts()}
+        )
+        self._writer.write_manifest(self.manifest)
+        return start
 
     def _wait(self, until: float, start: float | None = None) -> str | None:
         """Wait until a monotonic time while telling progress; return a reason when the run is to end before."""
@@ -201,24 +215,26 @@ class Run:
         self._send(messages.SURVEY, {"survey": self._survey})
         if not self._surveyed.wait(2.0):
             return False
-        started = self._started_s or 0.0
-        return self._live.fails(self._workers, started, look.at_s, looks=len(self._looks))
+        load = self._load.model_copy(update={"judged_until_s": self._judged_until(look)})
+        return self._live.fails(load, list(self._workers.values()))
+
+    def _judged_until(self, look: Look) -> float:
+        """The latest issue of a request that has ended or broken every limit by the time of a look."""
+        return (self._load.started_s or 0.0) + look.at_s - self.cell.scenario.longest_limit_s
 
     def _finish(self, reason: str, complete: bool, stopped_s: float) -> None:
         drained_s = time.time()
-        started, timing = self._started_s, self.cell.timing
+        started, timing = self._load.started_s, self.cell.timing
         judged_until = None
         if started is not None:
             judged_until = started + timing.run_time_s
             if reason == "fail decided":
-                at = max(look.at_s for look in self._looks if look.failed)
-                judged_until = started + at - self.cell.scenario.longest_limit_s
+                judged_until = self._judged_until(next(look for look in self._looks if look.failed))
             elif not complete:
                 judged_until = min(judged_until, stopped_s)
         load: LoadFacts = self._load.model_copy(
             update={
                 "users_reached": self._users_reached or 0,
-                "started_s": started,
                 "judged_until_s": judged_until,
                 "stopped_issuing_s": stopped_s,
                 "drained_s": drained_s,

@@ -2,88 +2,54 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.cell import Cell
-from harness.records import WorkerFacts
+from harness.evidence import longest_limit
+from harness.metrics import judged_part, read_requests
+from harness.records import LoadFacts, WorkerFacts
 from harness.sla import fails_at_look
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-_TIMES = ("scheduled_s", "sent_s", "first_token_s", "last_token_s", "end_s")
-_COLUMNS = ("worker", "output_tokens", "outcome", *_TIMES)
-_NONE = np.empty(0)
 
 
 class LiveSamples:
-    """Keeps the columns that looks need until the last look has passed."""
+    """Keeps samples until the last look has passed."""
 
     def __init__(self, cell: Cell) -> None:
         self.failed = 0
         self._cell = cell
         self._batches: list[pa.RecordBatch] | None = [] if cell.looks else None
-        self._pending: list[tuple[float, float]] = []
+        self._pending: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
         self.failed += pc.sum(pc.not_equal(batch["outcome"], "ok")).as_py() or 0
         if self._batches is not None:
-            self._batches.append(batch.select(list(_COLUMNS)))
+            self._batches.append(batch)
 
-    def add_pending(self, pending: list[tuple[float, float]]) -> None:
-        """Add requests in flight, as (scheduled, sent) in wall-clock seconds."""
-        self._pending.extend((scheduled, sent) for scheduled, sent in pending)
+    def add_pending(self, batch: pa.RecordBatch) -> None:
+        """Add requests in flight at the look."""
+        self._pending.append(batch)
 
     def clear_pending(self) -> None:
         self._pending = []
 
     def forget(self) -> None:
-        """Free what only looks need."""
+        """Free everything: no look is left."""
         self._batches = None
         self._pending = []
 
-    def fails(self, workers: dict[int, WorkerFacts], started_s: float, look_s: float, looks: int) -> bool:
-        """Whether requests issued in [warm-up, look - longest limit] already prove FAIL.
+    def fails(self, load: LoadFacts, workers: Sequence[WorkerFacts]) -> bool:
+        """Whether the requests judged up to ``load.judged_until_s`` already prove FAIL.
 
-        Each of ``looks`` and the end spends an equal part of alpha (a union bound).
+        The window is the judge's own, so that what ends a run here is FAIL there. Each look and the end
+        spend an equal part of alpha (a union bound).
         """
         if not self._batches:
             return False
-        table = pa.Table.from_batches(self._batches)
-        origins = {worker: facts.wall_s(0.0) for worker, facts in workers.items()}
-        origin = np.array([origins.get(worker, math.nan) for worker in table["worker"].to_pylist()])
-        wall = {name: table[name].to_numpy() + origin for name in _TIMES}
-        since = started_s + self._cell.timing.warm_up_s
-        until = started_s + look_s - self._cell.scenario.longest_limit_s
-        judged = (wall["sent_s"] >= since) & (wall["sent_s"] <= until)
-        failed = np.asarray(pc.not_equal(table["outcome"], "ok"))
-        ages = {name: np.array(ages) for name, ages in self._ages(since, until, started_s + look_s).items()}
-        values = {
-            metric: np.concatenate([np.where(failed, math.inf, column)[judged], ages.get(metric, _NONE)])
-            for metric, column in _latencies(wall, table["output_tokens"].to_numpy()).items()
-        }
-        return fails_at_look(self._cell.scenario.sla, values, looks=looks + 1)
-
-    def _ages(self, since: float, until: float, now: float) -> dict[str, list[float]]:
-        """How long each judged request in flight has waited; all are older than the longest limit."""
-        pending = [(scheduled, sent) for scheduled, sent in self._pending if since <= sent <= until]
-        return {
-            "e2e": [now - sent for _, sent in pending],
-            "response_time": [now - scheduled for scheduled, _ in pending],
-        }
-
-
-def _latencies(wall: dict[str, NDArray[np.float64]], tokens: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
-    decode_s = wall["last_token_s"] - wall["first_token_s"]
-    tpot = np.where(tokens > 1, decode_s / np.maximum(tokens - 1, 1), math.nan)
-    return {
-        "e2e": wall["end_s"] - wall["sent_s"],
-        "response_time": wall["end_s"] - wall["scheduled_s"],
-        "ttft": wall["first_token_s"] - wall["sent_s"],
-        "tpot": tpot,
-    }
+        objectives = self._cell.scenario.sla
+        table = pa.Table.from_batches([*self._batches, *self._pending])
+        judged = judged_part(load, read_requests(table, workers, load), longest_limit(objectives))
+        values = {metric: column[judged.rows] for metric, column in judged.requests.values.items()}
+        return fails_at_look(objectives, values, looks=len(load.looks) + 1)

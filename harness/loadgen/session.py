@@ -61,9 +61,9 @@ class Session:
         self._users = 0
         self._users_peak = 0
         self._in_flight: dict[int, _InFlight] = {}
-        self._recorder = Recorder(
-            cell.run, worker, cell.region, cell.scenario.name, cell.scenario.workload.output_share, self._rng("outputs")
-        )
+        self._recorder = self._new_recorder(cell.scenario.workload.output_share)
+        # What is inside an unfinished answer costs parsing it; only checks of tokens need that at a look.
+        self._looks_inside = any(check.metric in ("ttft", "tpot", "itl") for check in cell.scenario.sla)
         self._health = Health()
         self._anchor = (time.time(), time.monotonic())
         self._drained = Event()
@@ -74,6 +74,10 @@ class Session:
     def _rng(self, seed: str, user: int | str = "") -> random.Random:
         """A generator of its own for each purpose, worker and user: no two send the same sequence."""
         return random.Random(f"{seed}/{self.cell.seeds()[seed]}/{self.worker}/{user}")
+
+    def _new_recorder(self, output_share: float) -> Recorder:
+        cell = self.cell
+        return Recorder(cell.run, self.worker, cell.region, cell.scenario.name, output_share, self._rng("outputs"))
 
     def drive(self) -> None:
         """Be one user until the run ends; called in the user's greenlet."""
@@ -136,14 +140,19 @@ class Session:
         self._health_start = gevent.spawn_later(warm_up_s, self._health.start)
 
     def survey(self, survey: int) -> None:
-        """Ship everything and tell the coordinator which requests are in flight, in wall-clock seconds."""
+        """Ship everything and tell the coordinator what is in flight, as samples of that outcome."""
         self._ship()
-        pending = []
+        pending = self._new_recorder(output_share=0.0)
         for request in self._in_flight.values():
             sent_s = request.client.in_flight_since
             if sent_s is not None:
-                pending.append((self._wall(request.scheduled_s), self._wall(sent_s)))
-        self._send(messages.SURVEY_REPLY, {"survey": survey, "worker": self.worker, "pending": pending})
+                so_far = request.client.partial() if self._looks_inside else None
+                reply = so_far or Reply(sent_s=sent_s)
+                reply.end_s = time.monotonic()
+                pending.add(request.user, request.sequence, request.prompt, request.scheduled_s, reply)
+        flushed = pending.flush()
+        batch = to_bytes(flushed[0]) if flushed else b""
+        self._send(messages.SURVEY_REPLY, {"survey": survey, "worker": self.worker, "batch": batch})
 
     def end(self, drain_s: float) -> None:
         """Stop issuing, wait for what is in flight, record survivors, ship all and report the end."""
@@ -184,9 +193,6 @@ class Session:
     def hello(self) -> None:
         """Tell the coordinator this worker's clock anchor, so that samples can be read before the end."""
         self._send(messages.HELLO, {"facts": self.facts().model_copy(update={"samples_sent": None}).model_dump_json()})
-
-    def _wall(self, monotonic_s: float) -> float:
-        return self._anchor[0] + (monotonic_s - self._anchor[1])
 
     def _ship_forever(self) -> None:
         while True:

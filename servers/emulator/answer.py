@@ -35,6 +35,7 @@ class Answer:
         "_malformed_at",
         "_owner",
         "_stalled",
+        "_tail",
         "_transport",
         "ask",
         "fault",
@@ -61,6 +62,7 @@ class Answer:
         self._transport = transport
         self._format = wire_format
         self._stalled = False
+        self._tail = b""
         self._break_at = -1
         self._malformed_at = -1
         self.ask = ask
@@ -83,9 +85,13 @@ class Answer:
         return "length" if self.output_tokens == self.ask.max_tokens else "stop"
 
     def start(self) -> None:
-        """Send what precedes the first token; a stream's head leaves before any of its tokens exists."""
+        """Send what precedes the first token; a stream's head leaves before any of its tokens exists.
+
+        The tail is built here too: a batch that ends together would pay for it between its last tokens.
+        """
         if self.ask.stream:
             self._transport.write(self._format.head())
+            self._tail = self._format.tail(self.output_tokens, self.finish_reason)
 
     def token(self, planned_s: float) -> None:
         """Send the next token; the last one takes the end of the stream with it."""
@@ -106,7 +112,7 @@ class Answer:
             self.record.sent.append(sent_s)
             data = BROKEN_EVENT if index == self._malformed_at else self._format.token(index)
             if last and self._break_at != index + 1:
-                data += self._format.tail(self.output_tokens, self.finish_reason)
+                data += self._tail
             self._transport.write(data)
         if not last:
             return

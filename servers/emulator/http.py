@@ -60,12 +60,15 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._handler.disconnected(self)
+        del self._parser  # it holds our methods: a circle that only a full collection would find
         self._pending.clear()
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.client_gone()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:

@@ -4,61 +4,53 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import psutil
+import pyarrow as pa
+import pytest
+
+from harness.judge import read_judgement
+from harness.judgement import Judgement
+from harness.manifest import Manifest
+from harness.runlog import RunReader
 
 ROOT = Path(__file__).parents[2]
 HARNESS = (sys.executable, "-m", "harness.cli")
 LOCUST = (sys.executable, "-m", "locust")
-VERDICTS = {"PASS": 0, "FAIL": 99, "INCONCLUSIVE": 98, "INVALID": 97}
 LONGEST_S = 90.0
+"""No command of these tests takes longer, whatever else the machine does."""
+SIDE_BY_SIDE = 4
+"""Independent runs at a time; they wait more than they compute."""
 
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 30.0, every_s: float = 0.02) -> T:
-    """Poll until ``condition`` gives something true, and return it."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"after {timeout_s:g} s still not: {what}"
-        time.sleep(every_s)
-
-
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """What a finished command left."""
 
     code: int
     out: str
     err: str
 
-    @property
-    def text(self) -> str:
-        return self.out + self.err
-
 
 class Started:
     """A command under way; its output is in files, so that no pipe can fill up."""
 
-    def __init__(self, command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str | Path], folder: Path, variables: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / "stdout.txt", folder / "stderr.txt"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                command,
+                [str(word) for word in command],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -82,6 +74,10 @@ class Started:
     def alive(self) -> bool:
         return self.process.poll() is None
 
+    def until(self, condition: Callable[[], T], what: str, timeout_s: float = LONGEST_S) -> T:
+        """Wait for a condition, and no longer than this command runs."""
+        return wait_until(condition, f"{what}; stderr so far:\n{self.err}", timeout_s, alive=self.alive)
+
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -92,21 +88,39 @@ class Started:
 
     def kill(self) -> None:
         """End it and all of its session, should a test have failed to."""
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait(10)
+        if self.alive():
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.process.wait(10)
+
+
+def wait_until(
+    condition: Callable[[], T], what: str, timeout_s: float = 30.0, *, alive: Callable[[], bool] = lambda: True
+) -> T:
+    """Poll until ``condition`` gives something true, and return it."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        lives = alive()
+        found = condition()
+        if found:
+            return found
+        assert lives, f"it ended without: {what}"
+        assert time.monotonic() < deadline, f"after {timeout_s:g} s still not: {what}"
+        time.sleep(0.02)
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The caller's environment without keys of real services, and with warnings as errors."""
-    mine = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    """The caller's environment without the keys of real services and Locust's own settings."""
+    mine = {
+        name: value for name, value in os.environ.items() if not name.endswith("_API_KEY") and name[:7] != "LOCUST_"
+    }
     return mine | {"COLUMNS": "200", "NO_COLOR": "1"} | dict(variables or {})
 
 
 @contextmanager
-def started(command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Started]:
+def started(
+    command: Sequence[str | Path], folder: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[Started]:
     process = Started(command, folder, variables)
     try:
         yield process
@@ -114,74 +128,128 @@ def started(command: Sequence[str], folder: Path, variables: Mapping[str, str] |
         process.kill()
 
 
-def run(command: Sequence[str], variables: Mapping[str, str] | None = None, timeout_s: float = LONGEST_S) -> Ended:
+def run(command: Sequence[str | Path], variables: Mapping[str, str] | None = None, **options: Any) -> Ended:
     """Run a command to its end."""
     done = subprocess.run(
-        command,
+        [str(word) for word in command],
         cwd=ROOT,
         env=environment(variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=LONGEST_S,
         check=False,
+        **options,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def harness(*arguments: str | Path, variables: Mapping[str, str] | None = None) -> Ended:
-    return run([*HARNESS, *map(str, arguments)], variables)
+    return run([*HARNESS, *arguments], variables)
 
 
-def events(run_dir: Path) -> list[dict[str, Any]]:
-    """The progress file's lines so far."""
+class Together(Generic[T]):
+    """Plays independent cases side by side, because they mostly wait; each test then looks at its own.
+
+    Made by a module's fixture, for the tests that were selected: see :func:`play_selected`.
+    """
+
+    def __init__(self, plays: Mapping[str, Callable[[Path], T]], folder: Path, names: Iterable[str]) -> None:
+        self._pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+        self._futures = {name: self._pool.submit(plays[name], folder / name) for name in dict.fromkeys(names)}
+
+    def __getitem__(self, name: str) -> T:
+        return self._futures[name].result(3 * LONGEST_S)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def play_selected(
+    request: pytest.FixtureRequest, plays: Mapping[str, Callable[[Path], T]], folder: Path, parameter: str = "played"
+) -> Iterator[Together[T]]:
+    """Start the cases that the selected tests of this module name in their (indirect) parameter."""
+    names = [
+        item.callspec.params[parameter]
+        for item in request.session.items
+        if item.path == request.path and hasattr(item, "callspec") and parameter in item.callspec.params
+    ]
+    together = Together(plays, folder, names)
     try:
-        text = (run_dir / "progress.jsonl").read_text(encoding="utf-8")
+        yield together
+    finally:
+        together.close()
+
+
+# What a run leaves -----------------------------------------------------------------------------
+
+
+def events(progress_file: Path) -> list[dict[str, Any]]:
+    """The progress so far."""
+    try:
+        text = progress_file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
-def phase(run_dir: Path) -> str:
-    found = events(run_dir)
-    return str(found[-1]["phase"]) if found else ""
+def in_phase(progress_file: Path, phase: str) -> bool:
+    """Whether a run is in a phase right now."""
+    return any(event["phase"] == phase for event in events(progress_file)[-1:])
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def manifest_of(run_dir: Path) -> Manifest:
+    return RunReader(run_dir).manifest
 
 
-def strays(text: str) -> list[str]:
-    """Command lines, of processes that are not this one, that mention a text."""
-    found = []
+def samples_of(run_dir: Path) -> pa.Table:
+    return RunReader(run_dir).samples()
+
+
+def judgement_of(run_dir: Path) -> Judgement:
+    return read_judgement(run_dir)
+
+
+# Processes -------------------------------------------------------------------------------------
+
+
+def commands(*words: str | Path) -> dict[int, str]:
+    """Command lines, by process, that hold all of these words; this process is left out."""
+    found = {}
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or ())
-        if text in line and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(f"{process.pid} {line}")
+        if all(str(word) in line for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found[process.pid] = line
+    found.pop(os.getpid(), None)
     return found
+
+
+def emulators(run_dir: Path) -> list[int]:
+    """Emulators of a run, without their guards."""
+    return [pid for pid, line in commands("servers.emulator", run_dir).items() if "guard.py" not in line]
 
 
 def assert_nothing_left(text: str | Path, timeout_s: float = 5.0) -> None:
     """No process is left, after a moment, whose command line mentions a text."""
     deadline = time.monotonic() + timeout_s
-    while strays(str(text)):
-        assert time.monotonic() < deadline, f"left behind: {strays(str(text))}"
+    while left := commands(text):
+        assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.05)
 
 
-def assert_clean(text: str) -> None:
-    """No stack trace, and no word of Python's about an exception."""
-    assert "Traceback" not in text, text
-    assert not re.search(r"^\w+(Error|Exception):", text, re.MULTILINE), text
+def assert_no_trace(*texts: str) -> None:
+    for text in texts:
+        assert "Traceback" not in text, text
+        assert "Exception ignored" not in text, text
+        assert "Warning:" not in text, text
 
 
 def listening(pid: int) -> set[tuple[str, int]]:
     """Addresses that a process and its children listen on."""
-    family = [psutil.Process(pid)]
-    family += family[0].children(recursive=True)
+    root = psutil.Process(pid)
     return {
         (connection.laddr.ip, connection.laddr.port)
-        for process in family
+        for process in (root, *root.children(recursive=True))
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -10,100 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from harness.catalog import load_catalog
 from harness.roofline import latency_floor_s
-
-ROOT = Path(__file__).parents[2]
-CHAT = "/v1/chat/completions"
-PATIENCE_S = 30.0
-"""For what comes within milliseconds, on a machine that may be busy."""
-QUIET_S = 0.3
-"""Silence that is taken for a stall."""
-
-
-@dataclass
-class Server:
-    process: subprocess.Popen[str]
-    port: int
-    model: str
-    truth_path: Path
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-
-    def call(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        connection = self.connect()
-        try:
-            data = body if isinstance(body, bytes) or body is None else json.dumps(body)
-            connection.request(method, path, data, headers)
-            response = connection.getresponse()
-            return response.status, response.read(), dict(response.getheaders())
-        finally:
-            connection.close()
-
-    def chat(self, request_id: str = "", **changes: object) -> tuple[int, bytes, dict[str, str]]:
-        headers = {"X-Request-Id": request_id} if request_id else {}
-        return self.call("POST", CHAT, chat_body(self.model, **changes), **headers)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
-
-    def truth(self) -> list[dict[str, Any]]:
-        """What it logged, once it has ended."""
-        return [json.loads(line) for line in self.truth_path.read_bytes().splitlines()][1:]
-
-
-def chat_body(model: str, **changes: object) -> dict[str, object]:
-    return {"model": model, "messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 8, **changes}
-
-
-@contextmanager
-def serving(directory: Path, *arguments: str, **popen: Any) -> Iterator[Server]:
-    truth = directory / "truth.jsonl"
-    command = [sys.executable, "-m", "servers.emulator", "--truth-log", str(truth), *arguments]
-    with (directory / "stderr.log").open("w") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, **popen)
-        with process:
-            try:
-                assert process.stdout is not None
-                line = process.stdout.readline()
-                assert line, (directory / "stderr.log").read_text()
-                ready = json.loads(line)
-                assert ready["ready"] is True
-                yield Server(process, ready["port"], ready["model"], truth)
-            finally:
-                if process.poll() is None:
-                    process.terminate()
-
-
-def stack_file(directory: Path, name: str, **changes: object) -> str:
-    values = load_catalog().stack(name).model_dump(mode="json") | changes
-    path = directory / "stack.json"
-    path.write_text(json.dumps(values))
-    return str(path)
-
-
-def events(body: bytes) -> list[Any]:
-    found = [line.removeprefix("data: ") for line in body.decode().split("\n\n") if line]
-    return [line if line == "[DONE]" else json.loads(line) for line in found]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
+from tests.e2e.emulator_process import CHAT, PATIENCE_S, ROOT, Server, chat_body, events, serving, stack_file, until
 
 
 @pytest.fixture
@@ -335,118 +250,6 @@ def test_an_api_replays_its_claim_whatever_was_asked(tmp_path: Path) -> None:
         server.chat(max_tokens=10, ignore_eos=True)
         server.stop()
         assert server.truth()[0]["planned_us"][-1] == pytest.approx(100_000, rel=0.4)
-
-
-@contextmanager
-def faulty(directory: Path, faults: str, fixed: str = "tokens=6") -> Iterator[Server]:
-    with serving(directory, "--fixed", fixed, "--faults", faults) as server:
-        yield server
-
-
-def test_fault_429(tmp_path: Path) -> None:
-    with faulty(tmp_path, "429:1:retry_after=2") as server:
-        status, body, headers = server.chat()
-        assert (status, headers["Retry-After"]) == (429, "2")
-        assert json.loads(body)["error"]["type"] == "RateLimitError"
-        assert server.chat()[0] == 200
-
-
-@pytest.mark.parametrize("status", [500, 503])
-def test_fault_status(tmp_path: Path, status: int) -> None:
-    with faulty(tmp_path, f"{status}:1") as server:
-        assert server.chat()[0] == status
-        assert server.chat()[0] == 200
-        server.stop()
-        refused, served = server.truth()
-        assert (refused["fault"], refused["status"], refused["outcome"]) == (str(status), status, "refused")
-        assert served["outcome"] == "ok"
-
-
-def test_fault_stall(tmp_path: Path) -> None:
-    with faulty(tmp_path, "stall:1:after=2") as server:
-        connection = server.connect()
-        connection.request("POST", CHAT, json.dumps(chat_body(server.model, stream=True)))
-        response = connection.getresponse()
-        lines = [response.readline() for _ in range(6)]
-        assert sum(b"content" in line for line in lines) == 3  # the role and two tokens
-        connection.sock.settimeout(QUIET_S)
-        with pytest.raises(TimeoutError):
-            response.readline()
-        response.close()
-        connection.close()
-        assert server.chat()[0] == 200
-        server.stop()
-        stalled = next(record for record in server.truth() if record["fault"] == "stall")
-        assert (stalled["outcome"], len(stalled["sent_us"])) == ("stalled", 2)
-
-
-def test_fault_reset(tmp_path: Path) -> None:
-    with faulty(tmp_path, "reset:1:after=3") as server:
-        with pytest.raises(ConnectionResetError):
-            server.chat(stream=True)
-        assert server.chat(stream=True)[0] == 200
-        server.stop()
-        assert server.truth()[0]["outcome"] == "reset"
-
-
-@pytest.mark.parametrize("after", [0, 3, 6, 99])
-def test_fault_truncate(tmp_path: Path, after: int) -> None:
-    with faulty(tmp_path, f"truncate:1:after={after}") as server:
-        with pytest.raises(http.client.IncompleteRead) as caught:
-            server.chat(stream=True)
-        assert caught.value.partial.count(b'"content":"') == 1 + min(after, 6)
-        assert b"[DONE]" not in caught.value.partial
-        server.stop()
-        assert server.truth()[0]["outcome"] == "truncated"
-
-
-def test_fault_malformed(tmp_path: Path) -> None:
-    with faulty(tmp_path, "malformed:2:after=1") as server:
-        _, body, _ = server.chat(stream=True)
-        assert body.endswith(b"data: [DONE]\n\n")
-        with pytest.raises(json.JSONDecodeError):
-            events(body)
-        with pytest.raises(json.JSONDecodeError):
-            json.loads(server.chat()[1])
-        server.stop()
-        assert [record["outcome"] for record in server.truth()] == ["malformed", "malformed"]
-
-
-def test_fault_slow_start(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    command = [sys.executable, "-m", "servers.emulator", "--fixed", "tokens=3", "--port", str(port)]
-    with subprocess.Popen(
-        [*command, "--faults", "slow_start:60"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        server = Server(process, port, "emulated", tmp_path)  # type: ignore[arg-type]
-
-        def listens() -> bool:
-            try:
-                return server.call("GET", "/v1/models")[0] == 200
-            except ConnectionError:
-                return False
-
-        until(listens)
-        assert server.call("GET", "/health")[0] == 503
-        assert server.chat()[0] == 503
-        assert server.stop() == 0
-        assert process.stdout is not None
-        assert process.stdout.read() == b""  # it never was ready
-
-
-def test_fault_slow_start_ends(tmp_path: Path) -> None:
-    with faulty(tmp_path, "slow_start:0.05") as server:
-        assert server.call("GET", "/health")[0] == 200
-
-
-def test_fault_exit_after(tmp_path: Path) -> None:
-    with faulty(tmp_path, "exit_after:2") as server:
-        assert [server.chat()[0] for _ in range(2)] == [200, 200]
-        with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
-            server.chat()
-        assert server.process.wait(PATIENCE_S) == 70
-        assert [record["outcome"] for record in server.truth()] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

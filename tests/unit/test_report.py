@@ -179,12 +179,19 @@ def test_two_runs_of_one_cell_are_both_shown() -> None:
     assert "run 2" in document.text
 
 
+def test_an_invalid_run_shows_its_reason_and_decides_nothing() -> None:
+    page = html.render([factories.invalid(**CHARTLESS)])
+    assert "use more workers" in section(page, "summary")
+    assert "p95(e2e)" not in section(page, "summary")
+    assert "The run is invalid, so these checks decide nothing." in section(page, "evidence")
+
+
 def test_failures_rank_as_infinity() -> None:
     check = factories.latency_check().model_copy(
         update={"value": math.inf, "value_high": math.inf, "margin": -math.inf}
     )
     page = html.render([factories.judgement(checks=(check,), **CHARTLESS)])
-    assert "∞ (a failed request)" in page
+    assert "∞ (failed or unfinished)" in page
     assert "−∞" in page
 
 

@@ -20,7 +20,7 @@ def spaced(text: str) -> str:
     [
         (None, "–"),
         (math.nan, "–"),
-        (math.inf, "∞ (a failed request)"),
+        (math.inf, "∞ (failed or unfinished)"),
         (0.0, "0 s"),
         (0.812, "812 ms"),
         (0.0123456, "12.3 ms"),
