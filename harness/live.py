@@ -47,7 +47,8 @@ def show_run(catalog: Catalog, cells: list[Cell], *, as_json: bool) -> int:
         report = report_of(judgements, base / "report.html", catalog, advice)
     for each in progress:
         if each.error:
-            err.print(f"{_name(each.cell)}: {each.error}", style="red", markup=False, highlight=False)
+            text = f"{_name(each.cell)}: {each.error}"
+            err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         write_json(_run_json(progress, code, report))
         return code

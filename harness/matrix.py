@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shlex
+import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from harness.catalog import Catalog
 from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
 from harness.connection import Connection
+from harness.dataset import read_workload
 from harness.errors import UsageError, unknown_name
 from harness.judgement import Judgement
-from harness.plan import cheapest_passing_variant, plan, plan_cell
+from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
 from harness.recommend import Recommendation, quality_rank, recommendations
-from harness.spec import Scenario, Stack
+from harness.spec import Protocol, Scenario, Stack
 from reports.html import write_report
+from servers.emulator.faults import FaultPlan
 
 RUNS = Path("runs")
 
@@ -59,14 +61,23 @@ def build_cells(catalog: Catalog, options: Options) -> list[Cell]:
         raise UsageError("give --attach for a server that is there, or --stack for ones to start, not both")
     if options.calibration not in (None, "roofline", "claims"):
         raise unknown_name("calibration", str(options.calibration), ("roofline", "claims"))
+    if options.protocol not in typing.get_args(Protocol):
+        raise unknown_name("protocol", options.protocol, typing.get_args(Protocol))
+    try:
+        FaultPlan.parse(options.faults)
+    except ValueError as error:
+        raise UsageError(f"--faults: {error}") from error
     scenarios = [catalog.scenario(name) for name in options.scenarios] or list(catalog.scenarios.values())
     pairs = [(scenario, stack) for scenario in scenarios for stack in _stacks(catalog, scenario, options)]
     base = options.run_dir or RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     single = len(pairs) == 1
-    return [
+    cells = [
         _cell(catalog, scenario, stack, base if single else base / f"{scenario.name}--{stack.name}", options)
         for scenario, stack in pairs
     ]
+    for workload in {cell.scenario.name: cell.scenario.workload for cell in cells}.values():
+        read_workload(workload)
+    return cells
 
 
 def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, options: Options) -> Cell:
@@ -161,8 +172,11 @@ def report_of(
     judgements: list[Judgement], path: Path, catalog: Catalog, advice: Sequence[Recommendation] | None = None
 ) -> Path:
     """Write the HTML report over judged cells, with the recommendation and the plan of their scenarios."""
-    scenarios = list(dict.fromkeys(judgement.scenario for judgement in judgements))
-    known = [name for name in scenarios if name in catalog.scenarios]
-    stacks = list(dict.fromkeys(judgement.stack for judgement in judgements if judgement.stack in catalog.stacks))
-    rows: list[Any] = list(plan(catalog, known, stacks)) if known and stacks else []
+    rows: list[PlanRow] = []
+    for name in dict.fromkeys(judgement.scenario for judgement in judgements):
+        if name not in catalog.scenarios:
+            continue
+        judged = [judgement.stack for judgement in judgements if judgement.scenario == name]
+        stacks = dict.fromkeys((*judged, *catalog.scenarios[name].stacks, *catalog.scenarios[name].variants))
+        rows += plan(catalog, [name], [stack for stack in stacks if stack in catalog.stacks])
     return write_report(path, judgements, advice or recommendations(judgements, catalog), rows, title="SLA verdicts")

@@ -17,9 +17,9 @@ from harness.cell import Cell
 from harness.errors import ExitCode, HarnessError, RunDirectoryError
 from harness.judge import floor_failure_judgement, read_judgement, write_judgement
 from harness.judgement import Judgement, Verdict
-from harness.runlog import RunWriter, seal, write_atomically
+from harness.runlog import MANIFEST, RunWriter, seal, write_atomically
 from harness.seal import about_this_host
-from servers.process import ServerProcess
+from servers.process import ServerProcess, describe_exit
 
 LOCUSTFILE = Path(__file__).parent / "loadgen" / "cell_locustfile.py"
 LIGHT_EVENTS_PER_S = 3000.0
@@ -202,7 +202,11 @@ class _CellProcess:
             said = [line.removeprefix("harness: ") for line in tail if line.startswith("harness: ")]
             start = tail.index(f"harness: {said[0]}") if said else max(0, len(tail) - 15)
             text = "\n".join(tail[start:]).removeprefix("harness: ")
-            progress.error = text or f"the load generator ended with exit code {code} and said nothing"
+            kept = "; see what it recorded with: harness judge " + str(self._directory) if self._started() else ""
+            progress.error = text or f"the load generator {describe_exit(code)}, without a word{kept}"
+
+    def _started(self) -> bool:
+        return (self._directory / MANIFEST).exists()
 
 
 def _refuse_by_memory(progress: CellProgress, on_change: OnChange) -> bool:

@@ -1,4 +1,4 @@
-"""However a run ends, and whenever: a documented exit code, no stack trace, no orphan, and samples that can be judged."""
+"""However and whenever a run ends: a documented exit code, no stack trace, no orphan, samples that can be judged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from tests.e2e.processes import (
     Together,
     assert_no_trace,
     assert_nothing_left,
-    commands,
     emulators,
     events,
     harness,
@@ -37,11 +36,12 @@ from tests.e2e.processes import (
     started,
 )
 
-STACK = "trtllm-7b-int8-a100"
-LOAD = ("--stack", STACK, "--think-time", "0.3", "--seed", "5")
+STACK = "vllm-7b-int8-a100"
+LOAD = ("--think-time", "0.3", "--seed", "5")
+SHORT_ANSWERS = ("--output-tokens", "20")
 SLOW_START = ("--faults", "slow_start:30")
 LONG_ANSWERS = ("--output-tokens", "400")
-"""Some 2 s, so that draining takes a moment."""
+"""Some 3 s, so that draining takes a moment."""
 
 DOCUMENTED = {ExitCode.PASS, ExitCode.INVALID, ExitCode.INCONCLUSIVE, ExitCode.FAIL, ExitCode.INTERRUPTED}
 
@@ -70,29 +70,31 @@ SIGNALLED = {
     f"{door}-{number.name}-{phase}": Signalled(door, phase, number, options)
     for door, phase, number, options in (
         ("harness", "server", signal.SIGINT, SLOW_START),
-        ("harness", "spawn", signal.SIGTERM, ()),
-        ("harness", "load", signal.SIGINT, ()),
-        ("harness", "load", signal.SIGTERM, ()),
+        ("harness", "spawn", signal.SIGTERM, SHORT_ANSWERS),
+        ("harness", "load", signal.SIGINT, SHORT_ANSWERS),
+        ("harness", "load", signal.SIGTERM, SHORT_ANSWERS),
         ("harness", "drain", signal.SIGINT, LONG_ANSWERS),
         ("locust", "server", signal.SIGINT, SLOW_START),
         ("locust", "server", signal.SIGTERM, SLOW_START),
-        ("locust", "spawn", signal.SIGINT, ()),
-        ("locust", "load", signal.SIGINT, ()),
-        ("locust", "load", signal.SIGTERM, ()),
+        ("locust", "spawn", signal.SIGINT, SHORT_ANSWERS),
+        ("locust", "load", signal.SIGINT, SHORT_ANSWERS),
+        ("locust", "load", signal.SIGTERM, SHORT_ANSWERS),
         ("locust", "drain", signal.SIGINT, LONG_ANSWERS),
     )
 }
 
 
-def start(door: str, folder: Path, options: tuple[str, ...] = ()) -> tuple[Started, Path, Path]:
+def start(
+    door: str, folder: Path, options: tuple[str, ...] = SHORT_ANSWERS, stack: str = STACK
+) -> tuple[Started, Path, Path]:
     """Start a run of 3 users; return it with its run directory and its progress file."""
     run_dir = folder / "run"
     if door == "harness":
-        own = ("run", "translation", "--users", "3", "--run-time", "6", "--run-dir", run_dir)
-        return Started([*HARNESS, *own, *LOAD, *options], folder), run_dir, run_dir / "progress.jsonl"
+        own = ("run", "chatbot", "--users", "3", "--run-time", "5", "--run-dir", run_dir)
+        return Started([*HARNESS, *own, "--stack", stack, *LOAD, *options], folder), run_dir, run_dir / "progress.jsonl"
     progress = folder / "progress.jsonl"
-    own = ("-f", "locustfiles/translation.py", "--headless", "-u", "3", "-t", "6", "--run-dir", run_dir)
-    command = [*LOCUST, *own, "--progress-file", progress, *LOAD, *options]
+    own = ("-f", "locustfiles/chatbot.py", "--headless", "-u", "3", "-t", "5", "--run-dir", run_dir)
+    command = [*LOCUST, *own, "--progress-file", progress, "--stack", stack, *LOAD, *options]
     return Started(command, folder), run_dir, progress
 
 
@@ -145,8 +147,8 @@ def server_killed(folder: Path) -> Left:
         run.kill()
 
 
-def played_to_the_end(door: str, options: tuple[str, ...], folder: Path) -> Left:
-    run, run_dir, _ = start(door, folder, options)
+def played_to_the_end(door: str, options: tuple[str, ...], folder: Path, stack: str = STACK) -> Left:
+    run, run_dir, _ = start(door, folder, options, stack)
     try:
         return left_by(run.end(), run_dir)
     finally:
@@ -159,16 +161,16 @@ def never_ready(folder: Path) -> Left:
     stack = json.loads(load_catalog().stack(STACK).model_dump_json(exclude_none=True))
     stack |= {"name": "patience", "launch": stack["launch"] | {"ready_timeout_s": 2}}
     (folder / "patience.yaml").write_text(yaml.safe_dump(stack))
-    own = ("--stack", "patience", "--catalog", str(folder / "patience.yaml"), *SLOW_START)
-    return played_to_the_end("harness", own, folder)
+    own = ("--catalog", str(folder / "patience.yaml"), *SLOW_START)
+    return played_to_the_end("harness", own, folder, "patience")
 
 
 OTHERS: dict[str, Callable[[Path], Left]] = {
     "load generator killed": load_generator_killed,
     "harness killed": harness_killed,
     "server killed": server_killed,
-    "server exits": partial(played_to_the_end, "harness", ("--faults", "exit_after:25")),
-    "server exits, locust": partial(played_to_the_end, "locust", ("--faults", "exit_after:25")),
+    "server exits": partial(played_to_the_end, "harness", ("--faults", "exit_after:25", *SHORT_ANSWERS)),
+    "server exits, locust": partial(played_to_the_end, "locust", ("--faults", "exit_after:25", *SHORT_ANSWERS)),
     "never ready": never_ready,
 }
 PLAYS = OTHERS | {name: partial(signalled, case) for name, case in SIGNALLED.items()}
@@ -295,12 +297,14 @@ def test_a_server_that_never_stands_up(played: Left) -> None:
 
 
 def test_a_served_stack_ends_with_its_interrupt(tmp_path: Path) -> None:
-    with started([*HARNESS, "serve", STACK, "--scenario", "translation"], tmp_path) as server:
+    with started([*HARNESS, "serve", STACK], tmp_path) as server:
         server.until(lambda: "Ctrl-C ends it" in server.out, "ready")
         url = server.out.split(" at ")[1].split(";")[0]
-        assert commands("servers.emulator", STACK) or commands("servers.emulator")
         assert "EMULATED" in server.out
-        assert harness("run", "translation", "--attach", url, "--model", "nobody").code == ExitCode.SERVER
+        assert (
+            harness("run", "chatbot", "--attach", url, "--model", "nobody", "--run-dir", tmp_path / "run").code
+            == ExitCode.SERVER
+        )
         server.send(signal.SIGINT)
         ended = server.end()
     assert ended.code == ExitCode.PASS

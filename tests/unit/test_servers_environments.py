@@ -22,10 +22,10 @@ from servers.environments import (
     ModelFile,
     environment,
     home,
-    main,
     make,
     problems,
 )
+from servers.environments.__main__ import main
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 40
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()

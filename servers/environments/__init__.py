@@ -8,7 +8,6 @@ only once its stamp is written, and a model file appears under its name only onc
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import os
@@ -22,10 +21,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ExitCode, HarnessError, UsageError, unknown_name
+from harness.errors import HarnessError, unknown_name
 
-ROOT = Path(__file__).resolve().parents[1]
-REQUIREMENTS = Path(__file__).resolve().parent / "environments"
+ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENTS = Path(__file__).resolve().parent
 HOME_VARIABLE = "LLM_HARNESS_HOME"
 
 Progress = Callable[[str], None]
@@ -220,31 +219,3 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(path)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m servers.environments", description="Make an engine's environment.")
-    parser.add_argument("engine", help=", ".join(ENVIRONMENTS))
-    parser.add_argument("--check", action="store_true", help="change nothing; say what is missing and exit with 1")
-    options = parser.parse_args(arguments)
-    try:
-        wanted = environment(options.engine)
-        if options.check:
-            missing = problems(wanted, digests=True)
-            for problem in missing:
-                print(f"{wanted.name}: {problem}; run: {wanted.command}")
-            if not missing:
-                print(f"{wanted.name}: complete")
-            return 1 if missing else 0
-        make(wanted, lambda line: print(line, flush=True))
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.USAGE
-    except HarnessError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.SERVER
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
