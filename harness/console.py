@@ -129,6 +129,7 @@ def serve_until_interrupted(
             work_dir=directory,
             users=scenario.users,
             port=port,
+            gpu=cell.gpu,
             calibration=cell.calibration or None,
             faults=faults or None,
             progress=lambda note: err.print(note, style="dim", markup=False),

@@ -1,7 +1,7 @@
 """Content generation: 20 users, one long text each, under 10 s.
 
-    locust -f locustfiles/content.py --host http://127.0.0.1:8000
-    locust -f locustfiles/content.py --headless --stack NAME
+Run ``locust -f locustfiles/content.py --host http://127.0.0.1:8000`` for the web UI on a server
+that is there, or with ``--headless --stack NAME`` for one of the catalog's.
 """
 
 from harness.loadgen import ScenarioUser, install

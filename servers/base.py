@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 from harness.connection import Connection
 from harness.errors import ServerError
 from harness.records import ServerFacts
-from harness.spec import Scenario, Stack
+from harness.spec import Gpu, Scenario, Stack
 from servers.process import ServerProcess, describe_exit, without
 from servers.ready import ATTEMPT_S, Endpoint, NoTokenError, Progress, first_token, wait_ready
 
@@ -46,6 +46,8 @@ class Order:
     users: int
     port: int | None = None
     """None: a free one."""
+    gpu: Gpu | None = None
+    """Of the stack's hardware, for emulation."""
     connection: Connection | None = None
     """How to reach a server that is there already."""
     calibration: Calibration | None = None
@@ -141,6 +143,7 @@ class Launcher(ABC):
         work_dir: Path,
         users: int,
         port: int | None = None,
+        gpu: Gpu | None = None,
         connection: Connection | None = None,
         calibration: Calibration | None = None,
         seed: int = 0,
@@ -166,6 +169,7 @@ class Launcher(ABC):
             work_dir=work_dir,
             users=users,
             port=port,
+            gpu=gpu,
             connection=connection,
             calibration=calibration,
             seed=seed,

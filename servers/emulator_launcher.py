@@ -52,6 +52,8 @@ class Emulator(Launcher):
 def _cell(order: Order) -> dict[str, Any]:
     """What is played. A claim is replayed for the scenario as the catalog states it: by name, where it has one."""
     cell = {"stack": order.stack.model_dump(mode="json")}
+    if order.gpu is not None:
+        cell["gpu"] = order.gpu.model_dump(mode="json")
     if order.scenario.name not in load_catalog().scenarios:
         cell["scenario"] = order.scenario.model_dump(mode="json")
     return cell

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
 
+import psutil
 from locust import events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
@@ -26,6 +28,7 @@ def install(scenario: str) -> None:
     """Hook the harness into Locust: options, server, run, verdict and exit code of ``scenario``."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    leader_pid = os.getpid()  # --processes forks later
 
     @events.init_command_line_parser.add_listener
     def _options(parser: Any, **_: Any) -> None:
@@ -37,10 +40,16 @@ def install(scenario: str) -> None:
             worker = WorkerSide(environment, runner)
             if isinstance(runner, WorkerRunner):
                 worker.shield_from_interrupt()
+                if environment.parsed_options.processes:
+                    worker.end_with(leader_pid)
         if isinstance(runner, LocalRunner | MasterRunner):
             try:
                 Leader(environment, runner, web_ui, scenario)
-            except HarnessError as error:
+            except BaseException as error:
+                for child in psutil.Process().children():  # forked by --processes; Locust would forget them
+                    child.kill()
+                if not isinstance(error, HarnessError):
+                    raise
                 sys.stderr.write(f"harness: {error}\n")
                 sys.exit(error.exit_code)
 

@@ -90,6 +90,7 @@ class Leader:
                 log_file=cell.run_dir / SERVER_LOG_LIVE,
                 work_dir=cell.run_dir,
                 users=cell.scenario.users,
+                gpu=cell.gpu,
                 connection=cell.connection,
                 calibration=cell.calibration or None,
                 seed=cell.seeds()["emulator"],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import gevent
 
 from harness.cell import Cell
+from harness.errors import ExitCode
 from harness.loadgen import messages
 from harness.loadgen.session import Session
 from harness.loadgen.users import ScenarioUser
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from locust.env import Environment
     from locust.runners import Runner
 
+_PR_SET_PDEATHSIG = 1
 _ORPHAN_S = 60.0
 """A worker that was interrupted ends at the latest after this time, whatever its master does."""
 
@@ -52,6 +56,13 @@ class WorkerSide:
             gevent.spawn_later(_ORPHAN_S, os._exit, 130)
 
         gevent.signal_handler(signal.SIGINT, on_interrupt)
+
+    def end_with(self, leader_pid: int) -> None:
+        """Do not outlive the process that forked this one: Locust itself would go on for a minute."""
+        if sys.platform == "linux":
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != leader_pid:  # it has ended already
+                os._exit(ExitCode.INTERRUPTED)
 
     def _on_cell(self, environment: Environment, msg: Any, **_: Any) -> None:
         cell = Cell.model_validate_json(msg.data["cell"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.roofline import NATURAL_LENGTH
+from servers import ready
 from servers.emulator import kserve, openai
 from servers.emulator.answer import Answer
 from servers.emulator.faults import Fault, FaultPlan
@@ -21,6 +22,8 @@ from servers.emulator.wire import Ask, Format, WireError, response
 
 EXIT_FAULT = 70
 """Exit code of the ``exit_after`` fault."""
+WARM_UP_ID = ready.REQUEST_ID
+"""Readiness probes and warm-up requests: faults neither strike nor count them."""
 REFUSALS = {"429": "rate limit of the emulated API", "500": "emulated failure", "503": "emulated overload"}
 CHAT = "/v1/chat/completions"
 
@@ -136,14 +139,15 @@ class App:
         return response(200, b"") if self.ready else response(503, b"")
 
     def _generation(self, request: Request, connection: Connection) -> None:
-        number = self._number
-        self._number += 1
+        request_id = request.headers.get("x-request-id", "")
+        probe = request_id == WARM_UP_ID
+        number = -1 if probe else self._number
+        self._number += not probe
         if self._faults.exit_after is not None and number >= self._faults.exit_after:
             self._truth.close()
             os._exit(EXIT_FAULT)
-        request_id = request.headers.get("x-request-id", "")
         record = TruthRecord(request_id, number, request.path, request.received_s)
-        fault = self._faults.strike(number)
+        fault = None if probe else self._faults.strike(number)
         try:
             if not self.ready:
                 raise WireError(503, "the emulated server is still starting")

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from harness.judge import read_judgement
-from harness.judgement import Judgement
+from harness.judgement import Judgement, Verdict
 from harness.manifest import Manifest
 from harness.runlog import RunReader
 
@@ -30,6 +30,8 @@ LONGEST_S = 90.0
 """No command of these tests takes longer, whatever else the machine does."""
 SIDE_BY_SIDE = 4
 """Independent runs at a time; they wait more than they compute."""
+
+ATTEMPTS = 3
 
 T = TypeVar("T")
 
@@ -208,6 +210,20 @@ def samples_of(run_dir: Path) -> pa.Table:
 
 def judgement_of(run_dir: Path) -> Judgement:
     return read_judgement(run_dir)
+
+
+def unstarved(play: Callable[[Path], Judgement], folder: Path) -> tuple[Path, Judgement]:
+    """Repeat a run whose client was starved, which the harness itself says by INVALID, at most three times.
+
+    Any other reason for INVALID is a failure at once.
+    """
+    for attempt in range(ATTEMPTS):
+        run_dir = folder / str(attempt)
+        judgement = play(run_dir)
+        if judgement.verdict is not Verdict.INVALID:
+            return run_dir, judgement
+        assert "the load generator was the bottleneck" in judgement.sentence
+    pytest.fail(f"the client was starved {ATTEMPTS} times: {judgement.sentence}")
 
 
 # Processes -------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Client and emulator share one host, and so one CLOCK_MONOTONIC; the clock anchor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.judgement import Judgement, Mark, Verdict
+from harness.judgement import Judgement, Mark
 from harness.manifest import Manifest
 from harness.records import request_id
-from tests.e2e.processes import assert_no_trace, harness, judgement_of, manifest_of, samples_of
+from tests.e2e.processes import assert_no_trace, harness, judgement_of, manifest_of, samples_of, unstarved
 
-ATTEMPTS = 3
 CLOSE_S = 0.005
 CLOSE_SHARE = 0.02
 ANCHOR_S = 0.02
@@ -46,20 +44,6 @@ class Run:
         """Finished requests as (sample, truth)."""
         true = {row["request_id"]: row for row in self.truth}
         return [(sample, true[name]) for name, sample in self.samples.items() if sample["outcome"] == "ok"]
-
-
-def unstarved(play: Callable[[Path], Judgement], folder: Path) -> tuple[Path, Judgement]:
-    """Repeat a run whose client was starved, which the harness itself says by INVALID, at most three times.
-
-    Any other reason for INVALID is a failure at once.
-    """
-    for attempt in range(ATTEMPTS):
-        run_dir = folder / str(attempt)
-        judgement = play(run_dir)
-        if judgement.verdict is not Verdict.INVALID:
-            return run_dir, judgement
-        assert "the load generator was the bottleneck" in judgement.sentence
-    pytest.fail(f"the client was starved {ATTEMPTS} times: {judgement.sentence}")
 
 
 @pytest.fixture(scope="module", params=RUNS)

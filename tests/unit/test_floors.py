@@ -107,7 +107,6 @@ DOORS: dict[str, str] = {
     "harness.loadgen": "Locust swallows exceptions of listeners, so a refusal at init must print and exit itself",
     "harness.loadgen.leader": "sets the exit code, and says why in the terminal that Locust owns",
     "harness.loadgen.worker": "a second Ctrl-C ends a worker at once",
-    "servers.environments": "python -m servers.environments",
     "servers.emulator.app": "dies in the middle of a request when a fault asks for it",
     "servers.guard": "python -m servers.guard, the parent of every server",
 }

@@ -129,3 +129,9 @@ def test_fault_exit_after(tmp_path: Path) -> None:
             server.chat()
         assert server.process.wait(PATIENCE_S) == 70
         assert [record["outcome"] for record in server.truth()] == ["ok", "ok"]
+
+
+def test_faults_leave_readiness_probes_alone(tmp_path: Path) -> None:
+    with faulty(tmp_path, "500:1,exit_after:1") as server:
+        assert [server.chat("warm-up")[0] for _ in range(3)] == [200, 200, 200]
+        assert server.chat()[0] == 500
