@@ -43,6 +43,8 @@ class Overrides(Record):
     output_tokens: int | None = None
     run_time_s: float | None = None
     dataset: str | None = None
+    input_tokens: int | None = None
+    """Synthetic prompts of this length, instead of the scenario's."""
     calibration: Literal["roofline", "claims"] | None = None
 
     def as_text(self) -> dict[str, str]:
@@ -223,6 +225,13 @@ def _apply(
         if overrides.output_tokens < 1:
             raise UsageError(f"--output-tokens must be at least 1, not {overrides.output_tokens}")
         workload = workload.model_copy(update={"output_tokens": overrides.output_tokens})
+    if overrides.input_tokens is not None:
+        if overrides.dataset is not None:
+            raise UsageError("give --dataset for prompts of your own, or --input-tokens for synthetic ones, not both")
+        if overrides.input_tokens < 1:
+            raise UsageError(f"--input-tokens must be at least 1, not {overrides.input_tokens}")
+        synthetic = {"kind": "synthetic", "input_tokens": overrides.input_tokens, "difficulty": "mixed"}
+        workload = workload.model_copy(update=synthetic)
     if overrides.dataset is not None:
         # The scenario's choice of difficulty is about its own data.
         data = {"kind": "dataset", "data": str(Path(overrides.dataset).resolve()), "difficulty": "mixed"}

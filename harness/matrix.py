@@ -43,6 +43,7 @@ class Options:
     ca_file: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     dataset: Path | None = None
+    input_tokens: int | None = None
     calibration: str | None = None
     faults: str = ""
     run_dir: Path | None = None
@@ -87,6 +88,7 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
             "think_time_s": options.think_time_s,
             "output_tokens": options.output_tokens,
             "run_time_s": options.run_time_s,
+            "input_tokens": options.input_tokens,
             "dataset": str(options.dataset) if options.dataset else None,
             "calibration": None if stack.engine in ("attach", "llamacpp") else options.calibration,
         }
@@ -159,6 +161,7 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
         "output_tokens": "--output-tokens",
         "run_time_s": "--run-time",
         "dataset": "--dataset",
+        "input_tokens": "--input-tokens",
         "calibration": "--calibration",
     }
     for name, value in overrides.as_text().items():

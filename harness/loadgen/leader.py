@@ -142,6 +142,8 @@ class Leader:
 
     def _on_quitting(self, **_: Any) -> None:
         self._end_run("interrupted")
+        if self._environment.process_exit_code is None and self._web_ui is None:
+            self._environment.process_exit_code = ExitCode.INTERRUPTED  # no run, no verdict: never 0
         self._resources.close()
         self._progress.close()
 

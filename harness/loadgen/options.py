@@ -34,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--think-time", type=float, default=None, help="mean think time, seconds")
     group.add_argument("--output-tokens", type=int, default=None, help="output length to ask for")
     group.add_argument("--dataset", default=None, help="JSONL of your own prompts")
+    group.add_argument("--input-tokens", type=int, default=None, help="synthetic prompts of this length")
     group.add_argument("--calibration", default=None, help="roofline or claims, for an emulated stack")
     group.add_argument("--header", action="append", default=[], help="'Name: value'; ${VAR} is filled in")
     group.add_argument("--extra-body", default="{}", help="JSON object merged into each request's body")
@@ -73,6 +74,7 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         output_tokens=options.output_tokens,
         run_time_s=None if options.run_time is None else float(options.run_time),
         dataset=options.dataset,
+        input_tokens=options.input_tokens,
         calibration=_calibration(options.calibration),
     )
     connection = Connection(

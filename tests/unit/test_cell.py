@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from harness.connection import Connection
 from harness.dataset import read_workload
 from harness.errors import UsageError
 from harness.spec import Stack
+from harness.workload import prompt_sources
 
 UNHURRIED = settings(deadline=None)
 """A machine that is busy with load makes no property false."""
@@ -128,6 +130,15 @@ def test_a_users_dataset_is_read_whatever_the_scenarios_own_data_is_filtered_by(
         assert [entry["id"] for entry in read_workload(workload).entries] == ["mine"]
 
 
+def test_input_tokens_ask_for_synthetic_prompts() -> None:
+    workload = cell("translation", API_STACK, input_tokens=512).scenario.workload
+    assert (workload.kind, workload.input_tokens) == ("synthetic", 512)
+    prompt = prompt_sources(workload, read_workload(workload))(random.Random(1)).next(None)
+    assert len(prompt.messages[-1].content.split()) == 512
+    with pytest.raises(UsageError, match="not both"):
+        cell("translation", API_STACK, input_tokens=512, dataset="mine.jsonl")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "name"),
     [
@@ -137,6 +148,7 @@ def test_a_users_dataset_is_read_whatever_the_scenarios_own_data_is_filtered_by(
         ("think_time_s", float("nan"), "--think-time"),
         ("think_time_s", float("inf"), "--think-time"),
         ("output_tokens", 0, "--output-tokens"),
+        ("input_tokens", 0, "--input-tokens"),
         ("run_time_s", 0.0, "--run-time"),
         ("run_time_s", -5.0, "--run-time"),
         ("run_time_s", float("nan"), "--run-time"),
