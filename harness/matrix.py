@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.candidates import quality_rank
 from harness.catalog import Catalog
 from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
 from harness.connection import Connection
@@ -16,7 +17,7 @@ from harness.dataset import read_workload
 from harness.errors import UsageError, unknown_name
 from harness.judgement import Judgement
 from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
-from harness.recommend import Recommendation, quality_rank, recommendations
+from harness.recommend import Recommendation, recommendations
 from harness.spec import Protocol, Scenario, Stack
 from reports.html import write_report
 from servers.emulator.faults import FaultPlan

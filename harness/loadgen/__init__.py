@@ -7,14 +7,13 @@ import signal
 import sys
 from typing import Any
 
-import psutil
 from locust import events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from harness.errors import ExitCode, HarnessError
 
 try:  # these take most of the time to start, in which Ctrl-C is to show no stack trace either
-    from harness.loadgen.leader import Leader
+    from harness.loadgen.leader import Leader, end_forked_workers
     from harness.loadgen.options import add_options
     from harness.loadgen.users import ScenarioUser
     from harness.loadgen.worker import WorkerSide
@@ -46,8 +45,7 @@ def install(scenario: str) -> None:
             try:
                 Leader(environment, runner, web_ui, scenario)
             except BaseException as error:
-                for child in psutil.Process().children():  # forked by --processes; Locust would forget them
-                    child.kill()
+                end_forked_workers()
                 if not isinstance(error, HarnessError):
                     raise
                 sys.stderr.write(f"harness: {error}\n")

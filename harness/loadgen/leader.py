@@ -7,11 +7,12 @@ import resource
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import psutil
 from gevent.event import Event
 
 from harness.cell import Cell, new_run_id
@@ -62,12 +63,12 @@ class Leader:
         self._concluded.set()
         self._resources = ExitStack()
         self._interrupts = 0
-        self._standing = False
+        self._begun = False
         gevent.signal_handler(signal.SIGINT, self._on_interrupt)
-        terminate = gevent.signal_handler(signal.SIGTERM, self._on_interrupt)
+        self._early_terminate = gevent.signal_handler(signal.SIGTERM, self._on_interrupt)
         self._start_server()
-        self._standing = True
-        terminate.cancel()  # from here on, SIGTERM is Locust's
+        if web_ui is not None:
+            self._begin()
         runner.register_message(messages.HELLO, self._forward("on_hello"))
         runner.register_message(messages.SAMPLES, self._forward("on_samples"))
         runner.register_message(messages.SURVEY_REPLY, self._forward("on_survey_reply"))
@@ -109,7 +110,13 @@ class Leader:
 
     # Locust's events -------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        """From here on there is a run, or a web UI, to be ended in order, and SIGTERM is Locust's."""
+        self._begun = True
+        self._early_terminate.cancel()
+
     def _on_test_start(self, **_: Any) -> None:
+        self._begin()
         cell = self._cell
         users = self._runner.target_user_count or cell.scenario.users
         if users != cell.scenario.users:  # changed in the web form
@@ -150,8 +157,9 @@ class Leader:
     def _on_interrupt(self) -> None:
         """First Ctrl-C: end in order, with a verdict on what there is. Second: at once."""
         self._interrupts += 1
-        if not self._standing:
-            sys.stderr.write("harness: interrupted before the server was ready\n")
+        if not self._begun:
+            sys.stderr.write("harness: interrupted before the load began\n")
+            end_forked_workers()
             gevent.get_hub().handle_system_error(SystemExit, SystemExit(ExitCode.INTERRUPTED))
             return
         if self._interrupts > 1:
@@ -223,6 +231,14 @@ class Leader:
                 getattr(self._run, method)(msg.data)
 
         return listener
+
+
+def end_forked_workers() -> None:
+    """Kill what ``--processes`` forked: Locust forgets them when it ends before the load began."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it may end in this moment
+            if child.cmdline() == psutil.Process().cmdline():
+                child.kill()
 
 
 def _check_limits(users: int, processes: int) -> None:

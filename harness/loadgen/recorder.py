@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness.clients import Reply
-from harness.records import Prompt, request_id
+from harness.records import Message, Prompt, request_id
 from harness.runlog import SCHEMA
 
 _FLOATS = ("scheduled_s", "sent_s", "first_byte_s", "first_token_s", "last_token_s", "end_s", "retry_s")
@@ -121,6 +121,15 @@ class Recorder:
         self.sent += rows
         self._reset()
         return batch, outputs
+
+
+def warm_up() -> None:
+    """Make one batch, before load: the first one of a process stops it for 0.4 s, while pyarrow imports pandas."""
+    recorder = Recorder("", 0, "", "", 0.0, random.Random(0))
+    recorder.add(0, 0, Prompt("", (Message("user", ""),), 1), 0.0, Reply(0.0))
+    flushed = recorder.flush()
+    assert flushed is not None
+    from_bytes(to_bytes(flushed[0]))
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:

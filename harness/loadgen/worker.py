@@ -13,7 +13,7 @@ import gevent
 
 from harness.cell import Cell
 from harness.errors import ExitCode
-from harness.loadgen import messages
+from harness.loadgen import messages, recorder
 from harness.loadgen.session import Session
 from harness.loadgen.users import ScenarioUser
 
@@ -35,6 +35,7 @@ class WorkerSide:
         self._environment = environment
         self._runner: Any = runner
         self._session: Session | None = None
+        recorder.warm_up()
         runner.register_message(messages.CELL, self._on_cell)
         runner.register_message(messages.START, self._on_start)
         runner.register_message(messages.SURVEY, self._on_survey)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.candidates import quality_rank
 from harness.catalog import ROOT, WORKLOADS, Catalog, load_catalog
 from harness.errors import SpecError, UsageError
-from harness.recommend import quality_rank
 from harness.roofline import Machine, kv_capacity_tokens, latency_floor_s, mean_step_s
 from harness.spec import Efficiency, HourlyPrice, ModelShape, NoPrice, Scenario, Stack
 from harness.statistics import required_samples

@@ -10,20 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.candidates import QUALITY_SCALE, Candidate, candidates_from_claims, quality_rank
 from harness.catalog import Catalog, load_catalog
 from harness.judgement import CheckResult, ClientHealth, CostSummary, Judgement, LoadSummary, Mark, Verdict
 from harness.objective import Objective
-from harness.recommend import (
-    QUALITY_SCALE,
-    SAME_COST,
-    Candidate,
-    Recommendation,
-    candidates_from_claims,
-    possible_variants,
-    quality_rank,
-    recommend,
-    recommendations,
-)
+from harness.recommend import SAME_COST, Recommendation, possible_variants, recommend, recommendations
 from harness.spec import QualityNeed, Word
 
 

@@ -1,0 +1,149 @@
+"""Stacks as the rule of :mod:`harness.recommend` sees them, made from measurements or from claims alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.catalog import Catalog
+from harness.judgement import CheckResult, Judgement, Mark, Verdict
+from harness.objective import LATENCY_METRICS
+from harness.spec import Claim, Scenario, Stack
+
+QUALITY_SCALE: tuple[tuple[str, ...], ...] = (
+    ("limited",),
+    ("simple sentences only",),
+    ("sufficient", "acceptable", "medium"),
+    ("good", "medium-high"),
+    # A need, never said of a stack. The needs rise from medium over medium-high to high, and medium-high is what
+    # "good" meets, so high asks for more than good; the best words must meet it, or no stack could.
+    ("high",),
+    ("superior", "excellent"),
+)
+"""From worst to best; words of one level mean the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One stack with what is known of it in one scenario.
+
+    ``value`` and ``limit`` are the primary check's, in its base unit. ``replicas`` is how many of the stack the
+    scenario's users need.
+    """
+
+    stack: str
+    title: str
+    verdict: Verdict
+    quality: str | None = None
+    usd_per_query: float | None = None
+    marks: tuple[Mark, ...] = ()
+    check: str = ""
+    value: float | None = None
+    limit: float | None = None
+    unit: str = "s"
+    lower_is_better: bool = True
+    replicas: int = 1
+    reason: str = ""
+    """Why the verdict is what it is, where it is not PASS."""
+
+    @property
+    def rank(self) -> int | None:
+        """Level of the quality word; None for no word or one that is not on the scale."""
+        return quality_rank(self.quality)
+
+    @property
+    def headroom(self) -> float | None:
+        """Share of the limit that is left; negative: missed by that much."""
+        if self.value is None or not self.limit:
+            return None
+        return (1.0 - self.value / self.limit) * (1.0 if self.lower_is_better else -1.0)
+
+    @property
+    def name(self) -> str:
+        return self.title if self.replicas == 1 else f"{self.title}, {self.replicas} of them"
+
+
+def quality_rank(word: str | None) -> int | None:
+    """Level of ``word`` on the quality scale, from 0; None when it is not on it."""
+    if word is None:
+        return None
+    return next((level for level, words in enumerate(QUALITY_SCALE) if word.strip().lower() in words), None)
+
+
+def candidates_from_claims(catalog: Catalog, scenario: Scenario) -> list[Candidate]:
+    """The candidates as their claims describe them: what the rule says when everything claimed is believed."""
+    stacks = [catalog.stack(name) for name in scenario.stacks]
+    return [
+        _from_claim(stack, claim, scenario)
+        for stack in stacks
+        if (claim := stack.claims.get(scenario.name)) is not None
+    ]
+
+
+def _from_claim(stack: Stack, claim: Claim, scenario: Scenario) -> Candidate:
+    primary = scenario.primary
+    value = claim.latency_high_s or claim.latency_s
+    replicas = math.ceil(scenario.users / claim.users) if claim.users and not stack.is_api else 1
+    if value is None:
+        verdict, reason = Verdict.NOT_MEASURED, "no latency is claimed"
+    elif not primary.is_latency or primary.holds(value):
+        verdict, reason = Verdict.PASS, ""
+    else:
+        verdict, reason = Verdict.FAIL, f"claimed '{claim.latency_text}', required {primary.text}"
+    return Candidate(
+        stack=stack.name,
+        title=stack.title,
+        verdict=verdict,
+        quality=claim.quality,
+        usd_per_query=claim.cost_usd,
+        marks=(Mark.CLAIM_REPLAYED,),
+        check=primary.text,
+        value=value,
+        limit=primary.limit,
+        replicas=replicas,
+        reason=reason,
+    )
+
+
+def candidate_of(runs: Sequence[Judgement], catalog: Catalog) -> Candidate:
+    """One candidate of all runs of a stack; a PASS and a FAIL decide nothing."""
+    runs = _best_evidence(runs)
+    by_verdict = {run.verdict: run for run in runs}
+    shown = next(by_verdict[each] for each in Verdict if each in by_verdict)
+    verdict, reason = shown.verdict, "; ".join(shown.reasons) or shown.sentence
+    if {Verdict.PASS, Verdict.FAIL} <= by_verdict.keys():
+        passed, failed = (sum(run.verdict is each for run in runs) for each in (Verdict.PASS, Verdict.FAIL))
+        verdict, reason = Verdict.INCONCLUSIVE, f"of {len(runs)} runs {passed} passed and {failed} failed"
+    stack = catalog.stacks.get(shown.stack)
+    check = _primary_check(shown)
+    return Candidate(
+        stack=shown.stack,
+        title=shown.stack_title,
+        verdict=verdict,
+        quality=shown.quality_word or (stack.quality_word(shown.scenario) if stack else None),
+        usd_per_query=shown.cost.usd_per_query if shown.cost else None,
+        marks=shown.marks,
+        check=check.text if check else "",
+        value=check.value if check else None,
+        limit=check.limit if check else None,
+        unit="s" if check is None or _is_latency(check) else check.unit,
+        lower_is_better=check is None or check.comparison in ("<", "<="),
+        reason=reason,
+    )
+
+
+def _best_evidence(runs: Sequence[Judgement]) -> Sequence[Judgement]:
+    """Leave out invalid, reduced and emulated runs of a stack where it has better ones."""
+    for unwelcome in (set[Mark](), {Mark.REDUCED}, {Mark.REDUCED, Mark.EMULATED}):
+        better = [run for run in runs if run.verdict is not Verdict.INVALID and not unwelcome & {*run.marks}]
+        runs = better or runs
+    return runs
+
+
+def _primary_check(judgement: Judgement) -> CheckResult | None:
+    return next(filter(_is_latency, judgement.checks), judgement.checks[0] if judgement.checks else None)
+
+
+def _is_latency(check: CheckResult) -> bool:
+    return check.metric in LATENCY_METRICS
