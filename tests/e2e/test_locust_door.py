@@ -23,11 +23,13 @@ from harness.records import Outcome
 from harness.runlog import JUDGEMENT, REPORT, SAMPLES
 from tests.e2e.processes import (
     LOCUST,
+    STARVED,
     Ended,
     Started,
     Together,
     assert_no_trace,
     assert_nothing_left,
+    commands,
     events,
     in_phase,
     judgement_of,
@@ -67,6 +69,18 @@ def locust(scenario: str, folder: Path, *options: str | Path) -> Started:
     return Started([*LOCUST, "-f", f"locustfiles/{scenario}.py", *own, *options], folder)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def two_processes() -> tuple[str, ...]:
+    """Locust's own port for workers is one for the whole machine."""
+    port = str(free_port())
+    return ("--processes", "2", "--master-port", port, "--master-bind-port", port)
+
+
 def headless(scenario: str, options: tuple[str, ...], folder: Path) -> Left:
     run = locust(scenario, folder, "--headless", *options)
     try:
@@ -77,13 +91,12 @@ def headless(scenario: str, options: tuple[str, ...], folder: Path) -> Left:
     return left
 
 
-def with_two_processes(url: str, folder: Path) -> Left:
-    """100 answers a second, without an error: enough for PASS."""
-    options = ("--host", url, "--processes", "2", "-u", "6", "--think-time", "0.02", "-t", "8s")
+def fed(scenario: str, options: tuple[str, ...], folder: Path) -> Left:
+    """A run whose verdict matters, so its client must not have been starved."""
     left: list[Left] = []
 
     def play(attempt: Path) -> Judgement:
-        left[:] = [headless("chatbot", options, attempt)]
+        left[:] = [headless(scenario, options, attempt)]
         return left[0].judgement
 
     unstarved(play, folder)
@@ -103,10 +116,14 @@ def interrupted_in_warm_up(folder: Path) -> Left:
 
 def plays(url: str) -> dict[str, Callable[[Path], Left]]:
     return {
-        "host": partial(with_two_processes, url),
+        # 100 answers a second without an error are enough for PASS
+        "host": partial(
+            fed, "chatbot", ("--host", url, *two_processes(), "-u", "6", "--think-time", "0.02", "-t", "8s")
+        ),
         "faulty": partial(
             headless, "chatbot", ("--stack", STACK, "--faults", "500:0.5", "-u", "10", "-t", "6", *BRISK)
         ),
+        "few": partial(fed, "chatbot", ("--stack", STACK, "-u", "3", "-t", "4", *BRISK)),
         "defaults": interrupted_in_warm_up,
         "content": partial(headless, "content", ("--stack", STACK, "-u", "2", "-t", "3", *BRISK)),
         "translation": partial(headless, "translation", ("--stack", "trtllm-7b-int8-a100", "-u", "5", "-t", "5")),
@@ -129,7 +146,7 @@ def play(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("played", names, indirect=True)
 
 
-@play("host", "faulty", "defaults", "content", "translation")
+@play("host", "faulty", "few", "defaults", "content", "translation")
 def test_every_locustfile_leaves_a_judged_run(played: Left) -> None:
     assert_no_trace(played.ended.out, played.ended.err)
     manifest = played.manifest
@@ -171,10 +188,17 @@ def test_a_failing_stack_exits_with_99(played: Left) -> None:
     assert {sample["outcome"] for sample in played.samples} >= {Outcome.OK, Outcome.HTTP_ERROR}
 
 
-@play("content", "translation")
+@play("few")
 def test_too_few_requests_exit_with_98(played: Left) -> None:
     assert played.ended.code == ExitCode.INCONCLUSIVE
     assert "more requests would decide" in played.judgement.sentence
+
+
+@play("content", "translation")
+def test_few_requests_of_a_stricter_scenario_never_pass(played: Left) -> None:
+    verdict, sentence = played.judgement.verdict, played.judgement.sentence
+    assert verdict is Verdict.INCONCLUSIVE or any(words in sentence for words in STARVED)
+    assert played.manifest.scenario.name in played.ended.out
 
 
 @play("defaults")
@@ -196,9 +220,7 @@ def test_options_given_are_in_the_manifest(played: Left) -> None:
 
 
 def test_the_web_ui_starts_and_stops_runs_on_this_machine_only(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url, run_dir, progress = f"http://127.0.0.1:{port}", tmp_path / "run", tmp_path / "progress.jsonl"
     options = ("--stack", STACK, "-u", "4", "-t", "20", "--web-port", str(port), *BRISK)
     own = ("-f", "locustfiles/chatbot.py", "--run-dir", run_dir, "--progress-file", progress)
@@ -229,16 +251,30 @@ def test_the_web_ui_starts_and_stops_runs_on_this_machine_only(tmp_path: Path) -
 
 
 def test_master_and_workers_meet_on_this_machine_only(tmp_path: Path, quick_server: str) -> None:
-    options = ("--headless", "--host", quick_server, "--processes", "2", "-u", "2", "-t", "20", *BRISK)
+    options = ("--headless", "--host", quick_server, *two_processes(), "-u", "2", "-t", "20", *BRISK)
     with started(
         [*LOCUST, "-f", "locustfiles/chatbot.py", "--run-dir", tmp_path / "run", *options], tmp_path
     ) as master:
         addresses = master.until(lambda: {address for address, _ in listening(master.pid)}, "the master")
         assert addresses == {"127.0.0.1"}
+        # Before the workers are there: Locust itself would leave them behind, and end with 0.
         master.send(signal.SIGTERM)
         ended = master.end()
     assert_no_trace(ended.out, ended.err)
-    assert ended.code in (ExitCode.INVALID, ExitCode.INCONCLUSIVE, ExitCode.INTERRUPTED)
+    assert ended.code == ExitCode.INTERRUPTED
+
+
+def test_workers_do_not_outlive_a_master_that_is_killed(tmp_path: Path, quick_server: str) -> None:
+    options = ("--headless", "--host", quick_server, *two_processes(), "-u", "2", "-t", "20", *BRISK)
+    run = locust("chatbot", tmp_path, *options)
+    try:
+        run.until(lambda: in_phase(tmp_path / "progress.jsonl", "warm-up"), "load")
+        assert len(commands(tmp_path)) == 3
+        run.send(signal.SIGKILL)
+        run.end()
+    finally:
+        run.kill()
+    assert_nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize(

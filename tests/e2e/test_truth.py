@@ -25,7 +25,7 @@ ANCHOR_S = 0.02
 
 RUNS = {
     "openai": ("chatbot", "vllm-7b-int8-a100", "--users", "30", "--think-time", "0.5", "--output-tokens", "60"),
-    "triton": ("translation", "trtllm-7b-int8-a100", "--users", "50", "--think-time", "0.5"),
+    "triton": ("chatbot", "trtllm-7b-int8-a100", "--users", "40", "--think-time", "0.5", "--output-tokens", "24"),
 }
 
 
@@ -51,7 +51,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     scenario, stack, *options = RUNS[request.param]
 
     def play(run_dir: Path) -> Judgement:
-        ended = harness("run", scenario, "--stack", stack, *options, "--run-time", "8", "--run-dir", run_dir)
+        ended = harness("run", scenario, "--stack", stack, *options, "--run-time", "7", "--run-dir", run_dir)
         assert_no_trace(ended.out, ended.err)
         judgement = judgement_of(run_dir)
         assert ended.code == judgement.verdict.exit_code
