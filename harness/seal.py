@@ -40,12 +40,14 @@ def about_this_host(manifest: Manifest) -> Manifest:
     )
 
 
-def seal_run(directory: Path, manifest: Manifest) -> Manifest:
-    """Copy the server's log and seal; what cannot be written is said, and what is there stays readable."""
-    live = directory / SERVER_LOG_LIVE
-    if live.exists():
+def seal_run(directory: Path, manifest: Manifest, server_log: Path) -> Manifest:
+    """Copy the server's log and seal; what cannot be written is said, and what is there stays readable.
+
+    ``server_log`` lies in the first run's directory when one server serves several (web UI).
+    """
+    if server_log.exists():
         try:
-            shutil.copyfile(live, directory / SERVER_LOG)
+            shutil.copyfile(server_log, directory / SERVER_LOG)
         except OSError as error:
             raise RunDirectoryError(f"cannot copy the server's log in {directory}: {error}") from error
     return seal(directory, manifest)

@@ -78,7 +78,11 @@ def _load_one(path: Path) -> Spec:
         # By way of JSON, for there a strict model takes lists for tuples, yet neither "100" nor yes for a number.
         return SPECS[kind].model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        raise SpecError([_problem(path, node, entry) for entry in error.errors()]) from error
+        entries = error.errors()
+        # A list whose every item is wrong is then also too short, which says nothing new.
+        items = {entry["loc"][:-1] for entry in entries}
+        told = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in items]
+        raise SpecError([_problem(path, node, entry) for entry in told]) from error
 
 
 def _problem(path: Path, node: yaml.Node, entry: Any) -> str:

@@ -83,12 +83,13 @@ class Leader:
     def _start_server(self) -> None:
         cell = self._cell
         self._progress.tell("server", note=cell.stack.title)
+        self._server_log = cell.run_dir / SERVER_LOG_LIVE
         RunWriter(cell.run_dir)  # before anything is written: it may hold a run, or be impossible to make
         self._server = self._resources.enter_context(
             launcher_for(cell.stack, cell.emulated).launch(
                 cell.stack,
                 cell.scenario,
-                log_file=cell.run_dir / SERVER_LOG_LIVE,
+                log_file=self._server_log,
                 work_dir=cell.run_dir,
                 users=cell.scenario.users,
                 gpu=cell.gpu,
@@ -152,6 +153,7 @@ class Leader:
         if self._environment.process_exit_code is None and self._web_ui is None:
             self._environment.process_exit_code = ExitCode.INTERRUPTED  # no run, no verdict: never 0
         self._resources.close()
+        self._server_log.unlink(missing_ok=True)
         self._progress.close()
 
     def _on_interrupt(self) -> None:
@@ -187,9 +189,7 @@ class Leader:
             manifest = (
                 run.manifest.model_copy(update={"server": self._server_facts()}) if self._web_ui else run.manifest
             )
-            seal_run(run.cell.run_dir, manifest)
-            if self._web_ui is None:
-                (run.cell.run_dir / SERVER_LOG_LIVE).unlink(missing_ok=True)
+            seal_run(run.cell.run_dir, manifest, self._server_log)
             code = self._judge(run.cell)
         except HarnessError as error:
             self._say(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import socket
+import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     Options of an argument group stay out of Locust's web form.
     """
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1", profile="quick")
+    if any(argument.startswith("--processes") for argument in sys.argv):
+        # Locust forks its workers after parsing, so a port chosen here is known to all of them, and two runs
+        # on one host do not meet on Locust's fixed one.
+        port = _free_port()
+        parser.set_defaults(master_port=port, master_bind_port=port)
     group = parser.add_argument_group(
         f"harness ({scenario})",
         "Users, spawn rate and run time default to the scenario's. With --host, load goes to a server that is there; "
@@ -48,6 +55,12 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--faults", default="", help="faults an emulated stack makes, for tests")
     group.add_argument("--cell", default=None, help=argparse.SUPPRESS)
     group.add_argument("--progress-file", default=None, help=argparse.SUPPRESS)
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
 
 
 def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
