@@ -91,6 +91,7 @@ class Cell(Record):
             reduced=self.reduced,
             overrides=self.overrides,
             region=self.region,
+            stream=self.connection.stream,
             seeds=self.seeds(),
             load=LoadFacts(
                 users_asked=self.scenario.users,

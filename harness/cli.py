@@ -75,6 +75,9 @@ def run(
         list[str] | None, typer.Option(help="'Name: value' for an attached server; ${VAR} is filled.")
     ] = None,
     extra_body: Annotated[str, typer.Option(help="JSON object merged into each request's body.")] = "{}",
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Ask for whole answers: only their end is timed.")
+    ] = False,
     ca_file: Annotated[str | None, typer.Option(help="PEM file of your own certificate authority.")] = None,
     api_key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
     dataset: Annotated[Path | None, typer.Option(help="JSONL of your own prompts.")] = None,
@@ -104,6 +107,7 @@ def run(
         headers=parse_headers(header or []),
         extra_body=parse_body(extra_body),
         ca_file=ca_file,
+        stream=not no_stream,
         api_key_env=api_key_env,
         dataset=dataset,
         calibration=calibration,

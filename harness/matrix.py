@@ -39,6 +39,7 @@ class Options:
     headers: dict[str, str] = field(default_factory=dict)
     extra_body: dict[str, object] = field(default_factory=dict)
     ca_file: str | None = None
+    stream: bool = True
     api_key_env: str = "OPENAI_API_KEY"
     dataset: Path | None = None
     calibration: str | None = None
@@ -89,6 +90,7 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
         headers=options.headers if attached else {},
         extra_body=options.extra_body,
         ca_file=options.ca_file,
+        stream=options.stream,
     )
     cell = build_cell(
         catalog,
@@ -152,6 +154,8 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
     }
     for name, value in overrides.as_text().items():
         words += [flags[name], value]
+    if not options.stream:
+        words.append("--no-stream")
     if options.faults:
         words += ["--faults", options.faults]
     return shlex.join(words)

@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]*$")]
 Word = Literal["low", "medium", "high"]
 QualityNeed = Literal["medium", "medium-high", "high"]
-Protocol = Literal["openai-chat", "triton-generate-stream"]
+Protocol = Literal["openai-chat", "triton-generate-stream", "triton-grpc"]
 ScenarioName = Name
 
 

@@ -31,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--stack", default="", help="a stack of the catalog to start and load")
     group.add_argument("--model", default="", help="model name to ask for (default: the first one served)")
     group.add_argument("--protocol", default="openai-chat", help="protocol of --host")
+    group.add_argument("--no-stream", action="store_true", help="ask for whole answers: only their end is timed")
     group.add_argument("--think-time", type=float, default=None, help="mean think time, seconds")
     group.add_argument("--output-tokens", type=int, default=None, help="output length to ask for")
     group.add_argument("--dataset", default=None, help="JSONL of your own prompts")
@@ -83,6 +84,7 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         headers=parse_headers(options.header),
         extra_body=parse_body(options.extra_body),
         ca_file=options.ca_file,
+        stream=not options.no_stream,
         request_timeout_s=options.request_timeout,
         max_retries=options.max_retries,
     )

@@ -17,7 +17,7 @@ import gevent
 from gevent.event import Event
 
 from harness.cell import Cell
-from harness.clients import CLIENTS, Client, Reply, RetryPolicy
+from harness.clients import CLIENTS, Client, Reply, RetryPolicy, prepare
 from harness.dataset import read_workload
 from harness.loadgen import messages
 from harness.loadgen.health import Health
@@ -54,6 +54,7 @@ class Session:
         self.worker = worker
         self.issuing = True
         self._environment = environment
+        prepare(cell.connection.protocol)  # here, because it must come after any fork
         self._target = target_of(cell.connection)
         self._client_class = CLIENTS[cell.connection.protocol]
         self._retry = RetryPolicy(max_retries=cell.connection.max_retries)

@@ -80,6 +80,10 @@ def test_reads_of_any_size(data: st.DataObject) -> None:
     check(read(transcript, parts, client_for(transcript)), transcript, parts)
 
 
+@pytest.mark.skip(reason="gRPC frames messages and hands them over whole: a cut between two reads is grpcio's affair")
+def test_reads_of_grpc() -> None: ...
+
+
 class StubWatcher:
     """Stands in for libev's: only the callback that the wire chose last matters."""
 

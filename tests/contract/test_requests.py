@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import msgspec
@@ -10,9 +11,11 @@ import pytest
 from harness.clients import CLIENTS, Target, Timeouts
 from harness.clients.base import shorten
 from harness.errors import UsageError
-from harness.records import Message, Prompt
+from harness.records import Message, Outcome, Prompt
 
 PROMPT = Prompt("p1", (Message("system", "Translate."), Message("user", "Guten Tag")), output_tokens=7)
+HTTP = ["openai-chat", "triton-generate-stream"]
+"""What gRPC sends is no JSON: test_grpc.py."""
 FORCED = Prompt("p1", PROMPT.messages, output_tokens=7, forced=True)
 
 
@@ -80,7 +83,7 @@ def test_triton_body() -> None:
     assert body["text_input"] == "Guten Tag"
 
 
-@pytest.mark.parametrize("protocol", sorted(CLIENTS))
+@pytest.mark.parametrize("protocol", HTTP)
 def test_a_forced_length(protocol: str) -> None:
     _, natural = sent(protocol)
     _, forced = sent(protocol, FORCED)
@@ -89,7 +92,7 @@ def test_a_forced_length(protocol: str) -> None:
     assert own == natural | {"min_new_tokens": 7}
 
 
-@pytest.mark.parametrize("protocol", sorted(CLIENTS))
+@pytest.mark.parametrize("protocol", HTTP)
 def test_extra_body_beats_everything(protocol: str) -> None:
     extra = {"temperature": 0.7, "ignore_eos": False, "max_tokens": None, "n_predict": "$output_tokens"}
     _, body = sent(protocol, FORCED, extra_body=extra)
@@ -144,3 +147,28 @@ def test_a_time_out_of_nothing() -> None:
 
 def test_an_error_is_one_short_line() -> None:
     assert shorten("a\n b\t" + "c" * 300, ("b",)) == "a *** " + "c" * 191 + "..."
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+def test_the_request_is_the_same_every_time(protocol: str) -> None:
+    client = CLIENTS[protocol](Target(url="http://[::1]:8000/base/", model="m"))
+    request = client.encode(PROMPT, "run/0/0/0\r\nX-Evil: 1")
+    head, _, body = request.partition(b"\r\n\r\n")
+    names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
+    assert names == [b"Host", b"User-Agent", b"Accept", b"Content-Type", b"X-Request-Id", b"Content-Length"]
+    assert b"\r\nHost: [::1]:8000\r\n" in head
+    assert b"\r\nX-Request-Id: run/0/0/0??X-Evil: 1\r\n" in head
+    assert head.startswith(b"POST /base/v")
+    assert b"Content-Length: %d" % len(body) in head
+    assert msgspec.json.decode(body)
+    assert client.encode(PROMPT, "run/0/0/0\r\nX-Evil: 1") == request
+
+
+def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(*_: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("gevent.socket.getaddrinfo", lookup)
+    reply = CLIENTS["openai-chat"](Target(url="http://no.such.host.invalid", model="m")).send(PROMPT, "r/0/0/0")
+    assert reply.outcome is Outcome.REFUSED
+    assert "Name or service not known" in reply.error
