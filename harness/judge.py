@@ -27,7 +27,7 @@ from harness.manifest import Manifest
 from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
 from harness.plan import claim_audit
 from harness.runlog import JUDGEMENT, RunReader, write_atomically
-from harness.sla import cell_verdict, evaluate, good_and_bad
+from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.statistics import nearest_rank, rank_bounds
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
 from harness.timeline import timeline
@@ -57,14 +57,15 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     manifest, table = reader.manifest, reader.samples()
     requests = read_requests(table, manifest.workers, manifest.load)
     table = table.select(["outcome", "error", "prompt_id", "token_source", *TOKEN_COUNTS])
-    judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla))
+    judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
     checks = evaluate(manifest.scenario.sla, judged, _terms(manifest))
     invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else ())
     invalid += _nothing_judged(manifest, judged.rows)
     verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
-    good, bad = (judged.rows & rows for rows in good_and_bad(manifest.scenario.sla, requests))
+    kept = measured(manifest.scenario.sla, streamed=manifest.stream)
+    good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
     known = int((good | bad).sum())
     attained = int(good.sum()) / known if known else None
     load = load_summary(manifest, table, judged, loop)
@@ -84,7 +85,9 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
             "load": load,
             "client": client,
             "window": (window.low_s, window.high_s) if window else None,
-            "timeline": timeline(requests, _after_start(manifest, manifest.load.stopped_issuing_s)),
+            "timeline": timeline(
+                requests, _after_start(manifest, manifest.load.stopped_issuing_s), streamed=manifest.stream
+            ),
             "worst_prompts": worst_prompts(table, good | bad, bad),
             "claim": claim or _claim(manifest, spreads, load),
             "cost": cost or _cost(manifest, load, attained),
@@ -157,7 +160,9 @@ def _verdict(
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Weigh everything: INVALID over FAIL over INCONCLUSIVE over PASS. The first reason is the sentence."""
     failing = sorted((c for c in checks if c.verdict is Verdict.FAIL), key=lambda check: _room(check))
-    undecided = [c for c in checks if c.verdict is Verdict.INCONCLUSIVE]
+    undecided = [c for c in checks if c.verdict is Verdict.INCONCLUSIVE] or [
+        c for c in checks if c.verdict is Verdict.NOT_MEASURED
+    ]
     failures = [_server_died(manifest)] if manifest.server.died else []
     failures += [check.reason for check in failing]
     if invalid:

@@ -32,6 +32,9 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
+STREAMED = ("ttft", "tpot", "itl")
+"""What needs the times of single tokens."""
+
 _MICROSECONDS = 1_000_000
 _SLICE = 65_536
 _UNFINISHED = (Outcome.IN_FLIGHT, Outcome.CANCELLED)
@@ -282,6 +285,8 @@ class Judged:
     window: Window | None
     settled_s: float
     """The SLA's longest limit: how long each judged request was watched at least, in a complete run."""
+    streamed: bool = True
+    """False: answers came whole, and the metrics of :data:`STREAMED` do not exist."""
     _observed: dict[str, Observed] = field(default_factory=dict)
 
     def observe(self, metric: str) -> Observed:
@@ -297,10 +302,10 @@ class Judged:
         return counted & (end_s >= self.window.low_s) & (end_s <= self.window.high_s)
 
 
-def judged_part(load: LoadFacts, requests: Requests, settled_s: float) -> Judged:
+def judged_part(load: LoadFacts, requests: Requests, settled_s: float, *, streamed: bool = True) -> Judged:
     """Select what is judged of a run."""
     window = judged_window(load, requests)
-    return Judged(requests, judged_rows(requests, window), window, settled_s)
+    return Judged(requests, judged_rows(requests, window), window, settled_s, streamed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from harness.judgement import Curve, Distribution, LoadSummary, OutcomeCount, PromptViolations
 from harness.manifest import Manifest
-from harness.metrics import BoolArray, Judged, Loop, Observed
+from harness.metrics import STREAMED, BoolArray, Judged, Loop, Observed
 from harness.objective import LATENCY_METRICS
 from harness.records import Outcome
 from harness.statistics import nearest_rank
@@ -26,6 +26,8 @@ def distributions(manifest: Manifest, judged: Judged) -> tuple[tuple[Distributio
     for metric in LATENCY_METRICS:
         if metric == "response_time" and manifest.load.loop == "closed":
             continue  # e2e, but for the client's own lag
+        if metric in STREAMED and not judged.streamed:
+            continue
         observed = judged.observe(metric)
         limit = max((o.limit for o in objectives if o.metric == metric), default=judged.settled_s)
         overdue = observed.count_unfinished_beyond(limit, inclusive=True)

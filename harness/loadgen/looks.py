@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from harness.cell import Cell
 from harness.records import WorkerFacts
-from harness.sla import fails_at_look
+from harness.sla import fails_at_look, measured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,8 @@ class LiveSamples:
             metric: np.concatenate([np.where(failed, math.inf, column)[judged], ages.get(metric, _NONE)])
             for metric, column in _latencies(wall, table["output_tokens"].to_numpy()).items()
         }
-        return fails_at_look(self._cell.scenario.sla, values, looks=looks + 1)
+        sla = measured(self._cell.scenario.sla, streamed=self._cell.connection.stream)
+        return fails_at_look(sla, values, looks=looks + 1)
 
     def _ages(self, since: float, until: float, now: float) -> dict[str, list[float]]:
         """How long each judged request in flight has waited; all are older than the longest limit."""
