@@ -40,6 +40,8 @@ class Grpc:
 def _load() -> Grpc:
     if not is_module_patched("threading"):
         raise LoadError("gRPC needs a process that gevent has patched, as Locust's are")
+    # Else a child between fork and exec (a judge, a probe) starts gRPC's threads again and may die of it.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import grpc
     import grpc.experimental.gevent
     from google.protobuf.message import DecodeError

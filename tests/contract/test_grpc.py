@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from harness.clients import CLIENTS, RetryPolicy, Target, Timeouts
 from harness.clients import grpc_channels as channels
 from harness.errors import LoadError, UsageError
 from harness.records import Message, Outcome, Prompt
-from tests.contract.grpc_transcripts import GRPC_TRANSCRIPTS, PROTOCOL
+from servers.ready import REQUEST_ID, Endpoint, NoTokenError, first_token
+from tests.contract.grpc_transcripts import GRPC_TRANSCRIPTS, PROTOCOL, response
 from tests.contract.scripted import CA, OTHER_CA, Script, closing, until
 
 PROMPT = Prompt("p1", (Message("system", "Translate."), Message("user", "Guten Tag")), output_tokens=7)
@@ -211,3 +213,23 @@ def test_it_refuses_a_process_that_was_forked_later(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(LoadError, match="forked"):
         channels.prepare()
+
+
+@patched
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_probe_of_readiness_is_a_token_that_came_back(stream: bool) -> None:
+    endpoint = Endpoint("", "m", PROTOCOL, {"Authorization": "Bearer sk-secret-1"}, secrets=("sk-secret-1",))
+    scripts = [Script(PIECES), Script((response("", "stop"),)), Script((), "NOT_FOUND: no m for sk-secret-1"), BUSY]
+    with server_of(*scripts) as server:
+        endpoint = replace(endpoint, url=server.url, stream=stream)
+        first_token(endpoint, timeout_s=10)
+        assert server.metadata[0]["authorization"] == "Bearer sk-secret-1"
+        assert server.request_ids[0] == REQUEST_ID
+        with pytest.raises(NoTokenError, match="without a token"):
+            first_token(endpoint, timeout_s=10)
+        with pytest.raises(NoTokenError, match=r"NOT_FOUND: no m for \*\*\*") as caught:
+            first_token(endpoint, timeout_s=10)
+        assert (caught.value.permanent, caught.value.status) == (True, 404)
+        with pytest.raises(NoTokenError, match="maximum queue") as caught:
+            first_token(endpoint, timeout_s=10)
+        assert not caught.value.permanent
