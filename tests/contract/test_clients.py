@@ -165,6 +165,17 @@ def test_a_server_may_ask_to_close(transcript: Transcript, tls: bool) -> None:
         assert server.accepts == 2
 
 
+@pytest.mark.http_only("bytes between two answers exist only in HTTP/1.1")
+def test_bytes_after_the_end_close_the_connection(transcript: Transcript, tls: bool) -> None:
+    scripts = [Script((*transcript.pieces[:-1], transcript.pieces[-1] + b"junk")), Script(transcript.pieces)]
+    with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+        reply = client.send(PROMPT, "run/0/0/0")
+        assert (reply.outcome, reply.end_s - reply.sent_s < 5) == (Outcome.OK, True)
+        assert not client._wire.connected
+        assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.OK
+        assert server.accepts == 2
+
+
 def test_an_answer_that_began_is_not_asked_for_again(transcript: Transcript, tls: bool) -> None:
     scripts = [Script(transcript.pieces), Script(transcript.pieces[:2], "close"), Script(transcript.pieces)]
     with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
