@@ -60,8 +60,8 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
-    checks = evaluate(manifest.scenario.sla, judged, _terms(manifest))
-    invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else ())
+    checks = evaluate(manifest.scenario.sla, judged, _terms(manifest, len(requests)))
+    invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else (), table)
     invalid += _nothing_judged(manifest, judged.rows)
     verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
     kept = measured(manifest.scenario.sla, streamed=manifest.stream)
@@ -91,7 +91,7 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
             "worst_prompts": worst_prompts(table, good | bad, bad),
             "claim": claim or _claim(manifest, spreads, load),
             "cost": cost or _cost(manifest, load, attained),
-            "notes": _notes(manifest, judged),
+            "notes": (*_open_notes(load), *_notes(manifest, judged)),
         }
     )
 
@@ -141,8 +141,9 @@ def read_judgement(run_dir: Path) -> Judgement:
         raise RunDirectoryError(f"{path} is damaged or of another version; run: harness judge {run_dir}") from error
 
 
-def _terms(manifest: Manifest) -> Terms:
+def _terms(manifest: Manifest, written: int) -> Terms:
     load, no_pass = manifest.load, ""
+    lost = load.users_asked if load.loop == "closed" else max(0, load.arrivals_scheduled - written)
     if _stopped_early(manifest):
         no_pass = "the run was stopped because FAIL seemed certain, and only a whole run can PASS"
     elif not manifest.sealed:
@@ -151,7 +152,7 @@ def _terms(manifest: Manifest) -> Terms:
         confidence=manifest.confidence,
         looks=len(load.looks) + 1,
         no_pass=no_pass,
-        unseen=0 if manifest.sealed else load.users_asked,
+        unseen=0 if manifest.sealed else lost,
     )
 
 
@@ -196,7 +197,8 @@ def _nothing_judged(manifest: Manifest, rows: BoolArray) -> list[str]:
         return []
     ended = f" ({load.ended_by})" if load.ended_by else ""
     if load.started_s is None:
-        return [f"the run ended before all {load.users_asked:,} users were up{ended}, so nothing was judged"]
+        awaited = f"all {load.users_asked:,} users were up" if load.loop == "closed" else "its first arrival"
+        return [f"the run ended before {awaited}{ended}, so nothing was judged"]
     if not len(rows):
         return [f"no request was recorded{ended}"]
     return [f"no request was issued after the warm-up of {load.warm_up_s:g} s{ended}: the run was too short"]
@@ -237,6 +239,7 @@ def _cost(manifest: Manifest, load: LoadSummary, attained: float | None) -> Cost
         users=load.users,
         response_s=load.response_s,
         think_s=load.think_s,
+        rate_rps=load.throughput_rps if load.open_loop else None,
         input_tokens=load.prompt_tokens_mean,
         output_tokens=load.tokens_got_mean,
         good_share=attained,
@@ -261,6 +264,22 @@ def _notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
             f"a content chunk carries {tokens.sum() / chunks.sum():.3g} tokens on average, which ITL is between"
         )
     return tuple(notes)
+
+
+def _open_notes(load: LoadSummary) -> tuple[str, ...]:
+    """Offered against achieved: the open loop's counterpart of N = X (R + Z)."""
+    found = load.open_loop
+    if found is None:
+        return ()
+    late = "" if found.late_p99_s is None else f" (late by {1e3 * found.late_p99_s:.3g} ms at p99)"
+    first, second = found.in_flight_halves
+    return (
+        f"open loop, {found.arrivals}: {found.due:,} arrivals were due in the judged window, {found.offered_rps:.4g}/s;"
+        f" {found.started:,} started{late}; {found.completed_rps:.4g}/s ended; in flight on average {first:,.3g} in the"
+        f" window's first half and {second:,.3g} in its second",
+        "response times run from the scheduled time of an arrival; think time is unused, and each arrival asks the"
+        " first turn of its conversation",
+    )
 
 
 def _claim(manifest: Manifest, spreads: tuple[Distribution, ...], load: LoadSummary) -> ClaimAudit | None:

@@ -31,6 +31,8 @@ class Options:
     profile: str = "quick"
     users: int | None = None
     think_time_s: float | None = None
+    rate_rps: float | None = None
+    arrivals: str | None = None
     output_tokens: int | None = None
     run_time_s: float | None = None
     attach: str | None = None
@@ -75,6 +77,8 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
         {
             "users": options.users,
             "think_time_s": options.think_time_s,
+            "rate_rps": options.rate_rps,
+            "arrivals": options.arrivals,
             "output_tokens": options.output_tokens,
             "run_time_s": options.run_time_s,
             "dataset": str(options.dataset) if options.dataset else None,
@@ -147,6 +151,8 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
     flags = {
         "users": "--users",
         "think_time_s": "--think-time",
+        "rate_rps": "--rate",
+        "arrivals": "--arrivals",
         "output_tokens": "--output-tokens",
         "run_time_s": "--run-time",
         "dataset": "--dataset",

@@ -341,8 +341,8 @@ def closed_loop(judged: Judged, think_mean_s: float) -> Loop | None:
     think = due - since
     between = think[~first & (think > 0)]
     longest = max(float(between.max()) if between.size else 0.0, 5 * think_mean_s)
-    in_flight = _overlap(begin, end, window)
-    thinking = _overlap(since, due, window) + _overlap(end[last], end[last] + longest, window)
+    in_flight = overlap(begin, end, window)
+    thinking = overlap(since, due, window) + overlap(end[last], end[last] + longest, window)
 
     finished = judged.ended_in_window(requests.ok)
     answered = requests.values["e2e"][judged.rows & requests.ok]
@@ -358,7 +358,7 @@ def closed_loop(judged: Judged, think_mean_s: float) -> Loop | None:
     )
 
 
-def _overlap(start: FloatArray, stop: FloatArray, window: Window) -> float:
+def overlap(start: FloatArray, stop: FloatArray, window: Window) -> float:
     clipped = np.minimum(stop, window.high_s) - np.maximum(start, window.low_s)
     return float(np.nansum(np.maximum(clipped, 0.0)))
 

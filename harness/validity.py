@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.judgement import ClientHealth
 from harness.manifest import Manifest
 from harness.metrics import Judged, Loop, Requests
-from harness.records import LoadFacts
+from harness.records import OUT_OF_RESOURCES, LoadFacts, Outcome
 from harness.statistics import nearest_rank
 
 CLIENT_SHARE = 0.05
@@ -50,13 +52,19 @@ def faults(
     client: ClientHealth,
     loop: Loop | None,
     altered: Sequence[str],
+    table: pa.Table,
 ) -> list[str]:
-    """Everything that takes the verdict away, whatever the server did."""
+    """Everything that takes the verdict away, whatever the server did.
+
+    ``table`` has the columns ``outcome`` and ``error`` of the samples.
+    """
     found = list(manifest.problems)
     if altered:
         found.append(f"changed since the run was sealed: {', '.join(altered)}")
     found += _lost_samples(manifest, requests)
     found += _missing_users(manifest, loop)
+    found += _missing_arrivals(manifest, requests)
+    found += _out_of_resources(table)
     found += _slow_client(manifest, client)
     return found
 
@@ -94,6 +102,30 @@ def _missing_users(manifest: Manifest, loop: Loop | None) -> list[str]:
             f" (N = X (R + Z) must hold within {100 * LITTLE_TOLERANCE:g}%)"
         ]
     return []
+
+
+def _missing_arrivals(manifest: Manifest, requests: Requests) -> list[str]:
+    """Every arrival whose time came has a sample, and the shares of a whole run are the schedule."""
+    load = manifest.load
+    if load.loop == "closed" or not manifest.sealed or load.started_s is None:
+        return []
+    if load.ended_by == "run time" and load.arrivals_due != load.arrivals_scheduled:
+        return [f"{load.arrivals_scheduled:,} arrivals were scheduled and the load workers met {load.arrivals_due:,}"]
+    if load.arrivals_due != len(requests):
+        return [f"{load.arrivals_due:,} arrivals were due and {len(requests):,} have a sample"]
+    return []
+
+
+def _out_of_resources(table: pa.Table) -> list[str]:
+    """Requests that this machine kept from starting say nothing of the server."""
+    refused = table.filter(pc.equal(table.column("outcome"), Outcome.REFUSED)).column("error")
+    lacking = refused.filter(pc.starts_with(refused, pattern=OUT_OF_RESOURCES))
+    if not len(lacking):
+        return []
+    return [
+        f"{len(lacking):,} requests could not be started, {lacking[0].as_py()}: allow more open files (ulimit -n) or"
+        " ports, or use more processes or hosts"
+    ]
 
 
 def _slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:

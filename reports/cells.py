@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.judgement import CheckResult, Judgement, OutcomeCount
+from harness.judgement import CheckResult, Judgement, LoadSummary, OpenLoad, OutcomeCount
 from reports import charts, checks, claims, figures
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
 
@@ -221,6 +221,8 @@ def _load(judgement: Judgement) -> Group:
         users += f" asked, {figures.count(load.users_reached)} reached"
     if not load.requests:
         return Group("Load", (Fact("Users N", users),), "No load was sent.")
+    if load.open_loop is not None:
+        return Group("Load", _open_load(load, load.open_loop) + _outcome_facts(judgement))
     held = {True: "holds within 2 %", False: "does not hold within 2 %", None: ""}[load.little_holds]
     off = "" if load.little_error is None else f", off by {figures.share(load.little_error)}"
     facts = (
@@ -234,14 +236,31 @@ def _load(judgement: Judgement) -> Group:
             figures.number(load.users_implied),
             f"N = X (R + Z) {held}{off}" if held else "",
         ),
+    )
+    return Group("Load", facts + _outcome_facts(judgement))
+
+
+def _outcome_facts(judgement: Judgement) -> tuple[Fact, ...]:
+    load, ended = judgement.load, judgement.ended_by
+    return (
         Fact("Requests", f"{figures.count(load.requests)}, {figures.count(load.judged)} judged"),
         Fact("Within the SLA", figures.share(judgement.slo_attainment)),
         Fact("Goodput", figures.rate(judgement.goodput_rps)),
-        Fact(
-            "Judged for", figures.clock(load.window_s), f"ended by: {judgement.ended_by}" if judgement.ended_by else ""
-        ),
+        Fact("Judged for", figures.clock(load.window_s), f"ended by: {ended}" if ended else ""),
     )
-    return Group("Load", facts)
+
+
+def _open_load(load: LoadSummary, found: OpenLoad) -> tuple[Fact, ...]:
+    first, second = (figures.number(mean) for mean in found.in_flight_halves)
+    return (
+        Fact("Arrivals", found.arrivals, "open loop: sent at their time, whatever the answers take"),
+        Fact("Offered", figures.rate(found.offered_rps), f"{figures.count(found.due)} in the judged window"),
+        Fact("Started", figures.rate(found.started_rps), f"{figures.count(found.late)} later than 2 ms"),
+        Fact("Late, p99", figures.seconds(found.late_p99_s)),
+        Fact("Ended", figures.rate(found.completed_rps), "answered or failed"),
+        Fact("Response time R", figures.seconds(load.response_s)),
+        Fact("In flight, mean", figures.number(load.in_flight_mean), f"{first}, then {second} in the second half"),
+    )
 
 
 def _tokens(judgement: Judgement) -> Group | None:

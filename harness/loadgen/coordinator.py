@@ -19,6 +19,7 @@ from harness.cell import Cell
 from harness.errors import HarnessError, RunDirectoryError
 from harness.loadgen import messages
 from harness.loadgen.looks import LiveSamples
+from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.progress import Progress
 from harness.loadgen.recorder import from_bytes
 from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _END_GRACE_S = 5.0
 """How long workers get, beyond the drain, to report their end."""
 _SPAWN_GRACE_S = 60.0
+_LEAD_S = 0.5
+"""An open loop's zero lies this far ahead of the message that names it, so that no worker hears of it too late."""
 
 
 class Run:
@@ -66,7 +69,12 @@ class Run:
         self._started_s: float | None = None
         self._users_reached: int | None = None
         self._looks = [Look(at_s=at) for at in cell.looks]
+        self._open = cell.scenario.arrivals is not None
         self._load = self.manifest.load
+        if self._open:
+            scheduled = len(schedule_of(cell))
+            self._load = self._load.model_copy(update={"arrivals_scheduled": scheduled})
+            self.manifest = self.manifest.model_copy(update={"load": self._load})
 
     def begin(self) -> None:
         """Open the run directory, hand the cell to the workers and start conducting."""
@@ -144,9 +152,11 @@ class Run:
                     f"not all of {self.cell.scenario.users} users were up after {spawn_s + _SPAWN_GRACE_S:.0f} s"
                 )
                 return "spawning too slow"
-        self._started_s, start = time.time(), time.monotonic()
+        lead_s = _LEAD_S if self._open else 0.0
+        self._started_s, start = time.time() + lead_s, time.monotonic() + lead_s
         timing = self.cell.timing
-        self._send(messages.START, {"warm_up_s": timing.warm_up_s})
+        zeros = [(worker, facts.monotonic_s(self._started_s)) for worker, facts in sorted(self._workers.items())]
+        self._send(messages.START, {"warm_up_s": timing.warm_up_s, "zeros": zeros})
         for number, look in enumerate(self._looks):
             reason = self._wait(start + look.at_s, start)
             if reason:
@@ -180,6 +190,8 @@ class Run:
     def _tell_load(self, start: float) -> None:
         timing, elapsed = self.cell.timing, time.monotonic() - start
         users = int(self._environment.runner.user_count) if self._environment.runner else 0
+        if self._open:
+            users = 0
         if self._users_reached is None or users < self._users_reached:
             self._users_reached = users
         phase = "warm-up" if elapsed < timing.warm_up_s else "load" if elapsed < timing.run_time_s else "tail"
@@ -226,12 +238,17 @@ class Run:
                 "complete": complete,
                 "looks": tuple(self._looks),
                 "samples_written": self._writer.samples_written,
+                **self._arrivals(),
             }
         )
         workers = tuple(facts for _, facts in sorted(self._workers.items()))
         self.manifest = self.manifest.model_copy(update={"load": load, "workers": workers})
         self._close()
         self.done.set()
+
+    def _arrivals(self) -> dict[str, int]:
+        names = ("arrivals_due", "arrivals_late", "arrivals_not_started")
+        return {name: sum(getattr(facts, name) for facts in self._workers.values()) for name in names}
 
     def _close(self) -> None:
         self._writer.close()

@@ -19,6 +19,7 @@ from harness.dataset import read_workload
 from harness.errors import ExitCode, HarnessError, LoadError
 from harness.loadgen import messages
 from harness.loadgen.coordinator import Run
+from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.options import RUNS, cell_from
 from harness.loadgen.progress import Progress
 from harness.loadgen.target import target_of
@@ -49,12 +50,18 @@ class Leader:
         self._standalone = not options.cell
         self._cell = cell_from(options, scenario)
         self._first = True
-        _check_limits(self._cell.scenario.users, options.processes or 1)
+        _check_limits(self._cell.in_flight_expected, options.processes or 1)
         # Everything that can be wrong is found before a server starts.
         target_of(self._cell.connection.model_copy(update={"url": self._cell.connection.url or "http://127.0.0.1"}))
         read_workload(self._cell.scenario.workload)
+        self._open = self._cell.scenario.arrivals is not None
+        if self._open:
+            schedule_of(self._cell)
         self._progress = Progress(Path(options.progress_file) if options.progress_file else None)
-        options.num_users = self._cell.scenario.users
+        # In an open loop a user of Locust's is one worker's whole load; the web form's number changes nothing.
+        workers = max(options.processes or 1, options.expect_workers or 1)
+        options.num_users = workers if self._open else self._cell.scenario.users
+        options.spawn_rate = options.num_users if self._open else options.spawn_rate
         options.spawn_rate = options.spawn_rate or self._cell.scenario.users / self._cell.timing.spawn_s
         options.run_time = None  # the run's end is ours
         self._run: Run | None = None
@@ -89,7 +96,7 @@ class Leader:
                 cell.scenario,
                 log_file=cell.run_dir / SERVER_LOG_LIVE,
                 work_dir=cell.run_dir,
-                users=cell.scenario.users,
+                users=cell.in_flight_expected,
                 connection=cell.connection,
                 calibration=cell.calibration or None,
                 seed=cell.seeds()["emulator"],
@@ -111,7 +118,7 @@ class Leader:
     def _on_test_start(self, **_: Any) -> None:
         cell = self._cell
         users = self._runner.target_user_count or cell.scenario.users
-        if users != cell.scenario.users:  # changed in the web form
+        if users != cell.scenario.users and not self._open:  # changed in the web form
             cell = cell.model_copy(update={"scenario": cell.scenario.model_copy(update={"users": users})})
         if not self._first:
             run = new_run_id(cell.scenario.name, cell.stack.name)

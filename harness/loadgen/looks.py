@@ -27,6 +27,7 @@ class LiveSamples:
     def __init__(self, cell: Cell) -> None:
         self.failed = 0
         self._cell = cell
+        self._open = cell.scenario.arrivals is not None
         self._batches: list[pa.RecordBatch] | None = [] if cell.looks else None
         self._pending: list[tuple[float, float]] = []
 
@@ -60,7 +61,8 @@ class LiveSamples:
         wall = {name: table[name].to_numpy() + origin for name in _TIMES}
         since = started_s + self._cell.timing.warm_up_s
         until = started_s + look_s - self._cell.scenario.longest_limit_s
-        judged = (wall["sent_s"] >= since) & (wall["sent_s"] <= until)
+        issued = wall["scheduled_s"] if self._open else wall["sent_s"]
+        judged = (issued >= since) & (issued <= until)
         failed = np.asarray(pc.not_equal(table["outcome"], "ok"))
         ages = {name: np.array(ages) for name, ages in self._ages(since, until, started_s + look_s).items()}
         values = {
@@ -72,7 +74,11 @@ class LiveSamples:
 
     def _ages(self, since: float, until: float, now: float) -> dict[str, list[float]]:
         """How long each judged request in flight has waited; all are older than the longest limit."""
-        pending = [(scheduled, sent) for scheduled, sent in self._pending if since <= sent <= until]
+        pending = [
+            (scheduled, sent)
+            for scheduled, sent in self._pending
+            if since <= (scheduled if self._open else sent) <= until
+        ]
         return {
             "e2e": [now - sent for _, sent in pending],
             "response_time": [now - scheduled for scheduled, _ in pending],

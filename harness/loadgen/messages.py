@@ -7,7 +7,11 @@ HELLO = "harness_hello"
 SAMPLES = "harness_samples"
 """Worker to coordinator: one Arrow batch, and some answers' texts."""
 START = "harness_start"
-"""Coordinator to workers: all users are up, the run clock has started."""
+"""Coordinator to workers: all users are up, the run clock starts.
+
+``zeros`` holds its zero on the monotonic clock of each worker, ``(worker, seconds)`` in the order of the open loop's
+shares.
+"""
 SURVEY = "harness_survey"
 """Coordinator to workers: ship what you have and say what is in flight."""
 SURVEY_REPLY = "harness_survey_reply"

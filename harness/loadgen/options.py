@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from harness.arrivals import PATTERNS_HELP
 from harness.catalog import load_catalog
 from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
 from harness.connection import Connection, parse_body, parse_headers
@@ -33,6 +34,8 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--protocol", default="openai-chat", help="protocol of --host")
     group.add_argument("--no-stream", action="store_true", help="ask for whole answers: only their end is timed")
     group.add_argument("--think-time", type=float, default=None, help="mean think time, seconds")
+    group.add_argument("--rate", type=float, default=None, help="requests/s of an open loop, instead of users")
+    group.add_argument("--arrivals", default=None, help=f"how an open loop's requests arrive: {PATTERNS_HELP}")
     group.add_argument("--output-tokens", type=int, default=None, help="output length to ask for")
     group.add_argument("--dataset", default=None, help="JSONL of your own prompts")
     group.add_argument("--calibration", default=None, help="roofline or claims, for an emulated stack")
@@ -71,6 +74,8 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
     overrides = Overrides(
         users=options.num_users,
         think_time_s=options.think_time,
+        rate_rps=options.rate,
+        arrivals=options.arrivals,
         output_tokens=options.output_tokens,
         run_time_s=None if options.run_time is None else float(options.run_time),
         dataset=options.dataset,

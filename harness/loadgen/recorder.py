@@ -25,6 +25,7 @@ _INTEGERS = (
     "retries",
     "cached_tokens",
 )
+pa.array(np.empty(0))  # the first one imports pandas: 0.2 s that must not fall into the load
 _TEXTS = ("prompt_id", "token_source", "outcome", "finish_reason", "error")
 
 

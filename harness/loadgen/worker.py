@@ -62,6 +62,7 @@ class WorkerSide:
     def _on_start(self, msg: Any, **_: Any) -> None:
         if self._session is not None:
             self._session.started(msg.data["warm_up_s"])
+            self._session.start_arrivals(msg.data["zeros"])
 
     def _on_survey(self, msg: Any, **_: Any) -> None:
         if self._session is not None:

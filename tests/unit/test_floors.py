@@ -22,6 +22,8 @@ FLOORS: dict[str, int] = {
     "harness.errors": 0,
     "harness.judgement": 0,
     "harness.connection": 1,
+    "harness.arrivals": 1,
+    "harness.fields": 1,
     "harness.objective": 1,
     "harness.spec": 1,
     "harness.strict_yaml": 1,
