@@ -1,9 +1,10 @@
 """Triton over gRPC: one ``ModelStreamInfer`` a request, on channels that all users of a process share.
 
-The request is the stream's only message, so that the stream ends, with a status, when the answer does. This
-costs less than ``tritonclient``'s own client, whose stream per user passes each request and each response through
-queues and greenlets (``benchmarks/RESULTS.md``), and needs no guess at which response is the last. A decoupled
-model refuses ``ModelInfer``, so an answer in one piece comes the same way, as the only response.
+The request is the stream's only message, so that the stream ends, with a status, when the answer does, and no
+guess is needed at which response is the last. ``tritonclient``'s own client has one stream a user and passes
+requests and responses through queues: with 100 users at 50 tokens/s on a busy machine its answers came 80 to
+170 ms late, at 105 to 145 us of CPU a response; these come 2 ms late, at 137 to 159 us. A decoupled model
+refuses ``ModelInfer``, so an answer in one piece comes the same way, as the only response.
 
 gRPC's thread hands a response over to the hub, and there the time is taken, before the user's greenlet runs.
 Responses stay bytes until the last one is there. Of HTTP there is only the status, translated from gRPC's.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from harness.clients import CLIENTS, Target, Timeouts
 from harness.clients.base import shorten
 from harness.errors import UsageError
 from harness.records import Message, Outcome, Prompt
+from tests.contract.scripted import Script, ScriptedServer, closing
 
 PROMPT = Prompt("p1", (Message("system", "Translate."), Message("user", "Guten Tag")), output_tokens=7)
+KEY = "sk-very-secret-0123456789"
 HTTP = ["openai-chat", "triton-generate-stream"]
 """What gRPC sends is no JSON: test_grpc.py."""
 FORCED = Prompt("p1", PROMPT.messages, output_tokens=7, forced=True)
@@ -172,3 +176,19 @@ def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = CLIENTS["openai-chat"](Target(url="http://no.such.host.invalid", model="m")).send(PROMPT, "r/0/0/0")
     assert reply.outcome is Outcome.REFUSED
     assert "Name or service not known" in reply.error
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+def test_no_secret_in_what_can_be_printed(protocol: str) -> None:
+    body = b'{"error":{"message":"Incorrect API key: %b, and %b"}}' % (KEY.encode(), b"header-secret-42")
+    answer = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with ScriptedServer([Script([answer])]) as server:
+        headers = {"api-key": "header-secret-42"}
+        client: Any = CLIENTS[protocol](Target(server.url, "m", api_key=SecretStr(KEY), headers=headers))
+        with closing(client):
+            reply = client.send(PROMPT, "run/0/0/0")
+    assert reply.error == "HTTP 401: Incorrect API key: ***, and ***"
+    assert b"Authorization: Bearer " + KEY.encode() in server.requests[0]
+    assert b"api-key: header-secret-42" in server.requests[0]
+    for thing in (client.target, client, reply):
+        assert not re.search(f"{KEY}|header-secret", repr(thing) + str(thing))
