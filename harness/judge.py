@@ -26,12 +26,12 @@ from harness.judgement import (
 from harness.manifest import Manifest
 from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
 from harness.plan import claim_audit
-from harness.runlog import JUDGEMENT, RunReader, write_atomically
+from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
 from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.statistics import nearest_rank, rank_bounds
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
 from harness.timeline import timeline
-from harness.validity import client_health, faults
+from harness.validity import certificate_faults, certificate_notes, client_health, faults
 
 DRIFT_GROWTH = 1.2
 """A second half whose median is this many times the first's is not one state to be judged."""
@@ -63,12 +63,15 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     checks = evaluate(manifest.scenario.sla, judged, _terms(manifest, len(requests)))
     invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else (), table)
     invalid += _nothing_judged(manifest, judged.rows)
+    load = load_summary(manifest, table, judged, loop)
+    certificate = read_certificate(run_dir)
+    client = client.model_copy(update={"certificate": certificate})
+    invalid += certificate_faults(manifest, certificate, load.events_per_s)
     verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
     kept = measured(manifest.scenario.sla, streamed=manifest.stream)
     good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
     known = int((good | bad).sum())
     attained = int(good.sum()) / known if known else None
-    load = load_summary(manifest, table, judged, loop)
     spreads, curves = distributions(manifest, judged)
     window = judged.window
     return _frame(manifest).model_copy(
@@ -91,7 +94,7 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
             "worst_prompts": worst_prompts(table, good | bad, bad),
             "claim": claim or _claim(manifest, spreads, load),
             "cost": cost or _cost(manifest, load, attained),
-            "notes": (*_open_notes(load), *_notes(manifest, judged)),
+            "notes": (*_open_notes(load), *_notes(manifest, judged), *certificate_notes(manifest, certificate)),
         }
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from harness.certificate import Certificate
 from harness.errors import ExitCode
 from harness.records import Record
 
@@ -168,6 +169,8 @@ class ClientHealth(Record):
     cpu_share_max: float | None = None
     samples_sent: int | None = None
     samples_written: int = 0
+    certificate: Certificate | None = None
+    """What the client was shown to add before the run (or after it, where the run was faster)."""
 
 
 class TimelinePoint(Record):

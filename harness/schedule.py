@@ -35,6 +35,8 @@ from harness.spec import ThinkTime, Timing
 
 FloatArray = npt.NDArray[np.float64]
 
+SPAWN_STEP_S = 1.0
+"""Locust spawns users in one burst a second."""
 MOST_ARRIVALS = 20_000_000
 """160 MB of schedule: more than any run makes, and still harmless."""
 
@@ -57,10 +59,11 @@ def think_time_sampler(think: ThinkTime, rng: random.Random) -> Callable[[], flo
 def first_delay_s(think: ThinkTime, rng: random.Random) -> float:
     """Draw how long a new user waits before the first request.
 
-    Uniform over one mean think time: users that all start at once would arrive as one burst, which no
-    population of independent users does.
+    Uniform over one mean think time, and over the second in which Locust spawns users together: users that all
+    start at once would arrive as one burst, which no population of independent users does; without think
+    time they would stay in step to the end.
     """
-    return rng.uniform(0.0, think.mean_s)
+    return rng.uniform(0.0, max(think.mean_s, SPAWN_STEP_S))
 
 
 def look_times_s(shares: tuple[float, ...], warm_up_s: float, run_time_s: float, longest_limit_s: float) -> list[float]:

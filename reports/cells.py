@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.certificate import Certificate, Spread
 from harness.judgement import CheckResult, Judgement, LoadSummary, OpenLoad, OutcomeCount
 from reports import charts, checks, claims, figures
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
@@ -289,9 +290,30 @@ def _client(judgement: Judgement) -> Group | None:
         Fact("Event loop lag, max", figures.seconds(client.hub_lag_max_s)),
         Fact("Sent late, p99", figures.seconds(client.send_lag_p99_s)),
         Fact("CPU of the busiest worker", figures.share(client.cpu_share_max)),
+        *_certificate(client.certificate),
         Fact("Samples", f"{figures.count(client.samples_written)} written of {sent} sent"),
     )
     return Group("Client health", facts)
+
+
+def _certificate(made: Certificate | None) -> tuple[Fact, ...]:
+    """What the client itself adds to a time, as measured against a server of known timing."""
+    if made is None or made.ttft is None or made.e2e is None:
+        return ()
+    certified = f"{figures.count(round(made.events_per_s))} events/s, {made.when}"
+    cpu = figures.MISSING if made.cpu_per_event_s is None else figures.seconds(made.cpu_per_event_s)
+    room = figures.MISSING if made.headroom is None else f"{made.headroom:.3g} times the rate needed"
+    return (
+        Fact("Certified", f"{certified} (made for {made.reused_from})" if made.reused_from else certified),
+        Fact("Own error of TTFT, p50 / p99", _pair(made.ttft)),
+        Fact("Own error of E2E, p50 / p99", _pair(made.e2e)),
+        Fact("CPU per event", cpu),
+        Fact("Headroom", room),
+    )
+
+
+def _pair(errors: Spread) -> str:
+    return f"{figures.seconds(errors.p50_s)} / {figures.seconds(errors.p99_s)}"
 
 
 def _claim(judgement: Judgement) -> Group | None:

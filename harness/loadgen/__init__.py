@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from harness.errors import ExitCode, HarnessError
 from harness.loadgen.leader import Leader
+from harness.loadgen.limits import await_master, master_of
 from harness.loadgen.options import add_options
 from harness.loadgen.users import ScenarioUser
 from harness.loadgen.worker import WorkerSide
@@ -22,6 +24,13 @@ def install(scenario: str) -> None:
     """Hook the harness into Locust: options, server, run, verdict and exit code of ``scenario``."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    master = master_of(sys.argv[1:], os.environ)
+    if master is not None:  # Locust connects before it fires any event
+        try:
+            await_master(*master)
+        except HarnessError as error:
+            sys.stderr.write(f"harness: {error}\n")
+            sys.exit(error.exit_code)
 
     @events.init_command_line_parser.add_listener
     def _options(parser: Any, **_: Any) -> None:

@@ -16,8 +16,10 @@ import pyarrow as pa
 from gevent.event import AsyncResult, Event
 
 from harness.cell import Cell
+from harness.certificate import Certificate
 from harness.errors import HarnessError, RunDirectoryError
 from harness.loadgen import messages
+from harness.loadgen.certifier import SeenRate
 from harness.loadgen.looks import LiveSamples
 from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.progress import Progress
@@ -63,6 +65,8 @@ class Run:
         self._ended: set[int] = set()
         self._all_ended = Event()
         self._live = LiveSamples(cell)
+        self.seen_rate = SeenRate()
+        self.certificate = Certificate()
         self._surveyed = Event()
         self._survey = 0
         self._survey_replies = 0
@@ -88,6 +92,10 @@ class Run:
         if not self._interrupted.ready():
             self._interrupted.set(reason)
 
+    @property
+    def interrupted(self) -> bool:
+        return self._interrupted.ready()
+
     def spawning_complete(self) -> None:
         self._spawned.set()
 
@@ -107,6 +115,7 @@ class Run:
             self.interrupt("the run directory cannot be written")
             return
         self._live.add(batch)
+        self.seen_rate.add(batch)
 
     def on_survey_reply(self, data: dict[str, Any]) -> None:
         if data["survey"] == self._survey:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import signal
 import subprocess
 import sys
@@ -15,10 +14,13 @@ import gevent
 from gevent.event import Event
 
 from harness.cell import Cell, new_run_id
+from harness.certify import excesses
 from harness.dataset import read_workload
 from harness.errors import ExitCode, HarnessError, LoadError
 from harness.loadgen import messages
+from harness.loadgen.certifier import Certifier
 from harness.loadgen.coordinator import Run
+from harness.loadgen.limits import check_limits
 from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.options import RUNS, cell_from
 from harness.loadgen.progress import Progress
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from locust.runners import Runner
 
 _VERDICT_CODES = (ExitCode.PASS, ExitCode.FAIL, ExitCode.INCONCLUSIVE, ExitCode.INVALID)
-_SPARE_FILES = 200
-"""Descriptors besides one socket a user: libraries, logs, Locust's own sockets."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Leader:
         self._standalone = not options.cell
         self._cell = cell_from(options, scenario)
         self._first = True
-        _check_limits(self._cell.in_flight_expected, options.processes or 1)
+        check_limits(self._cell.in_flight_expected, options.processes or 1)
         # Everything that can be wrong is found before a server starts.
         target_of(self._cell.connection.model_copy(update={"url": self._cell.connection.url or "http://127.0.0.1"}))
         read_workload(self._cell.scenario.workload)
@@ -75,6 +75,7 @@ class Leader:
         self._start_server()
         self._standing = True
         terminate.cancel()  # from here on, SIGTERM is Locust's
+        self._certifier = Certifier(runner, share=not self._standalone)
         runner.register_message(messages.HELLO, self._forward("on_hello"))
         runner.register_message(messages.SAMPLES, self._forward("on_samples"))
         runner.register_message(messages.SURVEY_REPLY, self._forward("on_survey_reply"))
@@ -133,6 +134,7 @@ class Leader:
                 server_facts=self._server_facts,
                 server_died=self._server_died,
             )
+            self._certify(self._run)
             self._run.begin()
         except HarnessError as error:
             self._fail(error)
@@ -177,6 +179,8 @@ class Leader:
         run.done.wait()
         code: int = ExitCode.LOAD
         try:
+            rate = run.seen_rate.peak_per_s
+            self._certifier.after(run.cell, run.certificate, rate, lambda: self._interrupts > 1)
             if self._web_ui is None:
                 self._resources.close()
             self._progress.tell("seal")
@@ -198,6 +202,14 @@ class Leader:
             self._runner.quit()
         elif self._runner.state in ("running", "spawning"):
             self._runner.stop()
+
+    def _certify(self, run: Run) -> None:
+        """Certify the client before the run's first user; what would make the run INVALID is said at once."""
+        self._progress.tell("certify")
+        run.certificate = self._certifier.before(run.cell, lambda: run.interrupted)
+        for text in excesses(run.certificate, run.cell.scenario.sla):
+            if not run.interrupted:
+                sys.stderr.write(f"harness: this run will be INVALID: {text}\n")
 
     def _judge(self, cell: Cell) -> int:
         """Judge in a process of its own: nothing of it may run beside load, or in a patched interpreter."""
@@ -227,15 +239,3 @@ class Leader:
                 getattr(self._run, method)(msg.data)
 
         return listener
-
-
-def _check_limits(users: int, processes: int) -> None:
-    """Refuse load that the limit of open files would turn into refused connections."""
-    need = -(-users // processes) + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < need:
-        if hard < need:
-            raise LoadError(
-                f"{users} users need {need} open files, this process may have {hard}: raise it (ulimit -n {need})"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))

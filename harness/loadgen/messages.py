@@ -2,6 +2,12 @@
 
 CELL = "harness_cell"
 """Coordinator to workers: the cell to run, as JSON."""
+CERTIFY = "harness_certify"
+"""Leader to workers, before the cell: rehearse it in this shape against a null server."""
+REHEARSED = "harness_rehearsed"
+"""Worker to leader: one Arrow batch of a rehearsal, shipped as ``SAMPLES`` are."""
+CERTIFIED = "harness_certified"
+"""Worker to leader: its certificate, as JSON."""
 HELLO = "harness_hello"
 """Worker to coordinator: who it is and its clock anchor."""
 SAMPLES = "harness_samples"

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from harness.cell import Cell
+from harness.certificate import Shape
 from harness.loadgen import messages
+from harness.loadgen.rehearsal import rehearse
 from harness.loadgen.session import Session
 from harness.loadgen.users import ScenarioUser
 
@@ -31,6 +33,7 @@ class WorkerSide:
         self._environment = environment
         self._runner: Any = runner
         self._session: Session | None = None
+        runner.register_message(messages.CERTIFY, self._on_certify)
         runner.register_message(messages.CELL, self._on_cell)
         runner.register_message(messages.START, self._on_start)
         runner.register_message(messages.SURVEY, self._on_survey)
@@ -52,6 +55,17 @@ class WorkerSide:
             gevent.spawn_later(_ORPHAN_S, os._exit, 130)
 
         gevent.signal_handler(signal.SIGINT, on_interrupt)
+
+    def _on_certify(self, environment: Environment, msg: Any, **_: Any) -> None:
+        cell = Cell.model_validate_json(msg.data["cell"])
+        shape = Shape.model_validate_json(msg.data["shape"])
+
+        def certify() -> None:
+            certificate = rehearse(environment, cell, shape, self._runner.worker_index)
+            self._runner.send_message(messages.CERTIFIED, {"certificate": certificate.model_dump_json()})
+
+        # A greenlet of its own: messages of others, the interrupt's among them, must get through meanwhile.
+        gevent.spawn(certify)
 
     def _on_cell(self, environment: Environment, msg: Any, **_: Any) -> None:
         cell = Cell.model_validate_json(msg.data["cell"])

@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "harness": 0,
     "harness.records": 0,
     "harness.errors": 0,
+    "harness.certificate": 0,
     "harness.judgement": 0,
     "harness.connection": 1,
     "harness.arrivals": 1,
@@ -34,6 +35,7 @@ FLOORS: dict[str, int] = {
     "harness.workload": 2,
     "harness.schedule": 2,
     "harness.cell": 2,
+    "harness.certify": 2,
     "harness.sse": 2,
     "harness.http1": 2,
     "harness.metrics": 2,
@@ -54,7 +56,6 @@ FLOORS: dict[str, int] = {
     "servers.*": 3,
     "harness.loadgen.*": 4,
     "harness.run": 5,
-    "harness.certify": 5,
     "harness.judge": 5,
     "harness.plan": 5,
     "harness.capacity": 5,
@@ -111,6 +112,7 @@ DOORS: dict[str, str] = {
     "harness.loadgen.worker": "a second Ctrl-C ends a worker at once",
     "servers.environments": "python -m servers.environments",
     "servers.emulator.app": "dies in the middle of a request when a fault asks for it",
+    "servers.null_server": "python servers/null_server.py, the server that clients are certified against",
     "servers.guard": "python -m servers.guard, the parent of every server",
 }
 """What may print or exit, besides floor 6, ``*_main.py`` and ``__main__.py``."""
