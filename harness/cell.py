@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.arrivals import Arrivals, TraceArrivals, arrivals_from
 from harness.catalog import Catalog
 from harness.connection import Connection
 from harness.errors import UsageError
@@ -40,6 +41,9 @@ class Overrides(Record):
 
     users: int | None = None
     think_time_s: float | None = None
+    rate_rps: float | None = None
+    arrivals: str | None = None
+    """As ``--arrivals`` says it."""
     output_tokens: int | None = None
     run_time_s: float | None = None
     dataset: str | None = None
@@ -80,10 +84,20 @@ class Cell(Record):
 
     def seeds(self) -> dict[str, int]:
         """Separate seeds, so that changing the load does not change the data."""
-        return {"data": self.seed, "think": self.seed + 1, "outputs": self.seed + 2, "emulator": self.seed + 3}
+        names = ("data", "think", "outputs", "emulator", "arrivals")
+        return {name: self.seed + place for place, name in enumerate(names)}
+
+    @property
+    def in_flight_expected(self) -> int:
+        """Requests under way at once, at most, while the longest limit holds (Little's law in an open loop)."""
+        arrivals = self.scenario.arrivals
+        if arrivals is None or arrivals.peak_rps is None:
+            return self.scenario.users
+        return math.ceil(arrivals.peak_rps * (self.scenario.longest_limit_s or 1.0))
 
     def manifest(self) -> Manifest:
         """The manifest as it stands before anything has happened."""
+        closed = self.scenario.arrivals is None
         return Manifest(
             run=self.run,
             profile=self.profile,
@@ -93,9 +107,11 @@ class Cell(Record):
             reduced=self.reduced,
             overrides=self.overrides,
             region=self.region,
+            stream=self.connection.stream,
             seeds=self.seeds(),
             load=LoadFacts(
-                users_asked=self.scenario.users,
+                users_asked=self.scenario.users if closed else 0,
+                loop="closed" if closed else "open",
                 warm_up_s=self.timing.warm_up_s,
                 run_time_s=self.timing.run_time_s,
                 tail_s=self.scenario.longest_limit_s,
@@ -159,7 +175,10 @@ def build_cell(
         if reduction.think_mean_s is not None:
             think = _with_mean(think, reduction.think_mean_s, "shortened: this engine is a stand-in")
     users, think, workload, timing = _apply(overrides, users, think, workload, timing)
-    resolved = scenario.model_copy(update={"users": users, "think_time": think, "workload": workload})
+    arrivals = _arrivals(overrides, scenario.arrivals)
+    resolved = scenario.model_copy(
+        update={"users": users, "think_time": think, "workload": workload, "arrivals": arrivals}
+    )
     return Cell(
         run=run or new_run_id(scenario.name, stack.name),
         run_dir=run_dir,
@@ -174,7 +193,7 @@ def build_cell(
         calibration=_calibration(stack, scenario.name, overrides, emulate),
         connection=connection,
         reduced=reduction is not None
-        and (users < scenario.users or workload.output_tokens < scenario.workload.output_tokens),
+        and ((arrivals is None and users < scenario.users) or workload.output_tokens < scenario.workload.output_tokens),
         overrides=overrides.as_text(),
         region=region,
         seed=seed,
@@ -202,6 +221,22 @@ def _calibration(
     if wanted == "claims" and (claim is None or claim.latency_s is None):
         raise UsageError(f"stack '{stack.name}' has no latency claim for '{scenario}', so there is nothing to replay")
     return wanted
+
+
+def _arrivals(overrides: Overrides, own: Arrivals | None) -> Arrivals | None:
+    """The arrivals of an open loop; users or a think time on the command line ask for a closed one."""
+    asked = overrides.rate_rps is not None or overrides.arrivals is not None
+    for value, option in ((overrides.users, "--users"), (overrides.think_time_s, "--think-time")):
+        if value is not None and asked:
+            raise UsageError(
+                f"{option} belongs to a closed loop, --rate and --arrivals to an open one: give one of them"
+            )
+        if value is not None:
+            return None
+    found: Arrivals | None = arrivals_from(own, overrides.rate_rps, overrides.arrivals)
+    if isinstance(found, TraceArrivals) and overrides.arrivals is not None:
+        return found.model_copy(update={"file": str(Path(found.file).resolve())})
+    return found
 
 
 def _with_mean(think: ThinkTime, mean_s: float, reason: str) -> ThinkTime:

@@ -66,6 +66,14 @@ def run(
     profile: Annotated[str, typer.Option(help="How long: quick or full.")] = "quick",
     users: Annotated[int | None, typer.Option(help="Concurrent users, instead of the scenario's.")] = None,
     think_time: Annotated[float | None, typer.Option(help="Mean think time in seconds.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests/s of an open loop, instead of users.")] = None,
+    arrivals: Annotated[
+        str | None,
+        typer.Option(
+            help="How an open loop's requests arrive: poisson (the default), constant, gamma:cv=2, ramp:10-100, "
+            "step:10,20,40, spike:10-100@30+5, trace:FILE.csv."
+        ),
+    ] = None,
     output_tokens: Annotated[int | None, typer.Option(help="Output length to ask for.")] = None,
     run_time: Annotated[float | None, typer.Option(help="Seconds of load, warm-up included.")] = None,
     attach: Annotated[str | None, typer.Option(help="URL of a server that is there already.")] = None,
@@ -75,6 +83,9 @@ def run(
         list[str] | None, typer.Option(help="'Name: value' for an attached server; ${VAR} is filled.")
     ] = None,
     extra_body: Annotated[str, typer.Option(help="JSON object merged into each request's body.")] = "{}",
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Ask for whole answers: only their end is timed.")
+    ] = False,
     ca_file: Annotated[str | None, typer.Option(help="PEM file of your own certificate authority.")] = None,
     api_key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
     dataset: Annotated[Path | None, typer.Option(help="JSONL of your own prompts.")] = None,
@@ -97,6 +108,8 @@ def run(
         profile=profile,
         users=users,
         think_time_s=think_time,
+        rate_rps=rate,
+        arrivals=arrivals,
         output_tokens=output_tokens,
         run_time_s=run_time,
         attach=attach,
@@ -105,6 +118,7 @@ def run(
         headers=parse_headers(header or []),
         extra_body=parse_body(extra_body),
         ca_file=ca_file,
+        stream=not no_stream,
         api_key_env=api_key_env,
         dataset=dataset,
         input_tokens=input_tokens,

@@ -21,6 +21,8 @@ class Connection(Record):
     headers: dict[str, str] = {}
     extra_body: dict[str, object] = {}
     ca_file: str | None = None
+    stream: bool = True
+    """False: whole answers, of which only the end is timed."""
     request_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
     max_retries: int = 0

@@ -5,7 +5,7 @@ and their next request ask X = N / (R + Z) queries a second, so one query costs
 
     price per second x GPUs x (R + Z) / N.
 
-An API costs its tokens.
+An open loop has no users, and its X is what was answered. An API costs its tokens.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ def hourly_cost(usd_per_gpu_hour: float, gpus: int, users: float, response_s: fl
     )
 
 
+def rate_cost(usd_per_gpu_hour: float, gpus: int, rate_rps: float) -> Cost:
+    """One query on rented machines that answer so many a second."""
+    usd = usd_per_gpu_hour / SECONDS_PER_HOUR * gpus / rate_rps
+    count = f" x {gpus} GPUs" if gpus != 1 else ""
+    return Cost(usd, f"{format_usd(usd_per_gpu_hour)}/h / 3600{count} / {rate_rps:,.4g} requests/s = {format_usd(usd)}")
+
+
 def token_cost(price: TokenPrice, input_tokens: float, output_tokens: float) -> Cost:
     """One query at a price per token."""
     usd = (input_tokens * price.usd_per_million_input + output_tokens * price.usd_per_million_output) / 1e6
@@ -94,10 +101,13 @@ def query_cost(
     think_s: float | None = None,
     input_tokens: float | None = None,
     output_tokens: float | None = None,
+    rate_rps: float | None = None,
 ) -> Cost | None:
     """One query on ``stack``; None when it has no price or what its price needs was not measured."""
     match stack.price:
         case HourlyPrice(usd_per_gpu_hour=usd):
+            if rate_rps:
+                return rate_cost(usd, stack.gpu_count, rate_rps)
             if not users or response_s is None or think_s is None or not math.isfinite(response_s):
                 return None
             return hourly_cost(usd, stack.gpu_count, users, response_s, think_s)
@@ -155,6 +165,7 @@ def cost_summary(
     input_tokens: float | None = None,
     output_tokens: float | None = None,
     good_share: float | None = None,
+    rate_rps: float | None = None,
 ) -> CostSummary:
     """Everything a judgement says of cost; what could not be computed stays None."""
     query = query_cost(
@@ -164,6 +175,7 @@ def cost_summary(
         think_s=think_s,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
+        rate_rps=rate_rps,
     )
     good = good_thousand(query, good_share) if query is not None and good_share is not None else None
     return CostSummary(

@@ -1,12 +1,18 @@
-"""Reads the files a workload is made of: JSONL data and prompt templates."""
+"""Reads the files a workload is made of: JSONL data, prompt templates, and traces of arrivals."""
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from harness.arrivals import TraceArrivals
 from harness.catalog import WORKLOADS
 from harness.errors import SpecError
 from harness.spec import Workload
@@ -51,6 +57,51 @@ def read_workload(workload: Workload) -> WorkloadData:
         if not entries:
             raise SpecError([f"{path}: no entry has difficulty '{workload.difficulty}'"])
     return WorkloadData(tuple(entries), system, user)
+
+
+def read_trace(trace: TraceArrivals) -> npt.NDArray[np.float64]:
+    """Read the arrivals' seconds: the column ``seconds`` of a CSV file with a header, else the first column.
+
+    Raises
+    ------
+    SpecError
+        With every bad line, or the missing file.
+    """
+    path = WORKLOADS / trace.file  # an absolute path stays one
+    problems: list[str] = []
+    moments: list[float] = []
+    column = 0
+    reader = csv.reader(_text(path).splitlines())
+    for row in reader:
+        line = reader.line_num
+        if not any(cell.strip() for cell in row):
+            continue
+        cell = row[column].strip() if column < len(row) else ""
+        moment = _seconds(cell)
+        if moment is not None:
+            moments.append(moment)
+        elif not moments and not problems and _is_header(row):
+            column = next((index for index, name in enumerate(row) if name.strip().lower() == "seconds"), 0)
+        else:
+            problems.append(f"{path}:{line}: '{cell}' is no number of seconds, 0 or more")
+    if not moments and not problems:
+        problems.append(f"{path}: holds no arrival")
+    if problems:
+        raise SpecError(problems)
+    return np.array(moments, dtype=np.float64)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
+
+
+def _is_header(row: list[str]) -> bool:
+    """Names only: a bad number in the first line is no header."""
+    return all(cell.strip()[:1].isalpha() and cell.strip().lower() not in ("nan", "inf") for cell in row)
 
 
 def _entries(path: Path, kind: str) -> list[dict[str, Any]]:

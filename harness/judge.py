@@ -26,12 +26,12 @@ from harness.judgement import (
 from harness.manifest import Manifest
 from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
 from harness.plan import claim_audit
-from harness.runlog import JUDGEMENT, RunReader, write_atomically
-from harness.sla import cell_verdict, evaluate, good_and_bad
+from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
+from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.statistics import nearest_rank, rank_bounds
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
 from harness.timeline import timeline
-from harness.validity import client_health, faults
+from harness.validity import certificate_faults, certificate_notes, client_health, faults
 
 DRIFT_GROWTH = 1.2
 """A second half whose median is this many times the first's is not one state to be judged."""
@@ -57,17 +57,21 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     manifest, table = reader.manifest, reader.samples()
     requests = read_requests(table, manifest.workers, manifest.load)
     table = table.select(["outcome", "error", "prompt_id", "token_source", *TOKEN_COUNTS])
-    judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla))
+    judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
-    checks = evaluate(manifest.scenario.sla, judged, _terms(manifest))
-    invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else ())
+    checks = evaluate(manifest.scenario.sla, judged, _terms(manifest, len(requests)))
+    invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else (), table)
     invalid += _nothing_judged(manifest, judged.rows)
+    load = load_summary(manifest, table, judged, loop)
+    certificate = read_certificate(run_dir)
+    client = client.model_copy(update={"certificate": certificate})
+    invalid += certificate_faults(manifest, certificate, load.events_per_s)
     verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
-    good, bad = (judged.rows & rows for rows in good_and_bad(manifest.scenario.sla, requests))
+    kept = measured(manifest.scenario.sla, streamed=manifest.stream)
+    good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
     known = int((good | bad).sum())
     attained = int(good.sum()) / known if known else None
-    load = load_summary(manifest, table, judged, loop)
     spreads, curves = distributions(manifest, judged)
     window = judged.window
     return _frame(manifest).model_copy(
@@ -84,11 +88,13 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
             "load": load,
             "client": client,
             "window": (window.low_s, window.high_s) if window else None,
-            "timeline": timeline(requests, _after_start(manifest, manifest.load.stopped_issuing_s)),
+            "timeline": timeline(
+                requests, _after_start(manifest, manifest.load.stopped_issuing_s), streamed=manifest.stream
+            ),
             "worst_prompts": worst_prompts(table, good | bad, bad),
             "claim": claim or _claim(manifest, spreads, load),
             "cost": cost or _cost(manifest, load, attained),
-            "notes": _notes(manifest, judged),
+            "notes": (*_open_notes(load), *_notes(manifest, judged), *certificate_notes(manifest, certificate)),
         }
     )
 
@@ -138,8 +144,9 @@ def read_judgement(run_dir: Path) -> Judgement:
         raise RunDirectoryError(f"{path} is damaged or of another version; run: harness judge {run_dir}") from error
 
 
-def _terms(manifest: Manifest) -> Terms:
+def _terms(manifest: Manifest, written: int) -> Terms:
     load, no_pass = manifest.load, ""
+    lost = load.users_asked if load.loop == "closed" else max(0, load.arrivals_scheduled - written)
     if _stopped_early(manifest):
         no_pass = "the run was stopped because FAIL seemed certain, and only a whole run can PASS"
     elif not manifest.sealed:
@@ -148,7 +155,7 @@ def _terms(manifest: Manifest) -> Terms:
         confidence=manifest.confidence,
         looks=len(load.looks) + 1,
         no_pass=no_pass,
-        unseen=0 if manifest.sealed else load.users_asked,
+        unseen=0 if manifest.sealed else lost,
     )
 
 
@@ -157,7 +164,9 @@ def _verdict(
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Weigh everything: INVALID over FAIL over INCONCLUSIVE over PASS. The first reason is the sentence."""
     failing = sorted((c for c in checks if c.verdict is Verdict.FAIL), key=lambda check: _room(check))
-    undecided = [c for c in checks if c.verdict is Verdict.INCONCLUSIVE]
+    undecided = [c for c in checks if c.verdict is Verdict.INCONCLUSIVE] or [
+        c for c in checks if c.verdict is Verdict.NOT_MEASURED
+    ]
     failures = [_server_died(manifest)] if manifest.server.died else []
     failures += [check.reason for check in failing]
     if invalid:
@@ -191,7 +200,8 @@ def _nothing_judged(manifest: Manifest, rows: BoolArray) -> list[str]:
         return []
     ended = f" ({load.ended_by})" if load.ended_by else ""
     if load.started_s is None:
-        return [f"the run ended before all {load.users_asked:,} users were up{ended}, so nothing was judged"]
+        awaited = f"all {load.users_asked:,} users were up" if load.loop == "closed" else "its first arrival"
+        return [f"the run ended before {awaited}{ended}, so nothing was judged"]
     if not len(rows):
         return [f"no request was recorded{ended}"]
     return [f"no request was issued after the warm-up of {load.warm_up_s:g} s{ended}: the run was too short"]
@@ -232,6 +242,7 @@ def _cost(manifest: Manifest, load: LoadSummary, attained: float | None) -> Cost
         users=load.users,
         response_s=load.response_s,
         think_s=load.think_s,
+        rate_rps=load.throughput_rps if load.open_loop else None,
         input_tokens=load.prompt_tokens_mean,
         output_tokens=load.tokens_got_mean,
         good_share=attained,
@@ -256,6 +267,22 @@ def _notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
             f"a content chunk carries {tokens.sum() / chunks.sum():.3g} tokens on average, which ITL is between"
         )
     return tuple(notes)
+
+
+def _open_notes(load: LoadSummary) -> tuple[str, ...]:
+    """Offered against achieved: the open loop's counterpart of N = X (R + Z)."""
+    found = load.open_loop
+    if found is None:
+        return ()
+    late = "" if found.late_p99_s is None else f" (late by {1e3 * found.late_p99_s:.3g} ms at p99)"
+    first, second = found.in_flight_halves
+    return (
+        f"open loop, {found.arrivals}: {found.due:,} arrivals were due in the judged window, {found.offered_rps:.4g}/s;"
+        f" {found.started:,} started{late}; {found.completed_rps:.4g}/s ended; in flight on average {first:,.3g} in the"
+        f" window's first half and {second:,.3g} in its second",
+        "response times run from the scheduled time of an arrival; think time is unused, and each arrival asks the"
+        " first turn of its conversation",
+    )
 
 
 def _claim(manifest: Manifest, spreads: tuple[Distribution, ...], load: LoadSummary) -> ClaimAudit | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from harness.certificate import Certificate
 from harness.errors import ExitCode
 from harness.records import Record
 
@@ -108,11 +109,38 @@ class PromptViolations(Record):
     violations: int
 
 
+class OpenLoad(Record):
+    """What an open loop offered in the judged window, and what came of it."""
+
+    arrivals: str
+    """The pattern, in words."""
+    scheduled: int
+    """Arrivals of the whole run, tail included."""
+    due: int
+    """Those of the judged window."""
+    started: int
+    """Of these, sent."""
+    completed: int
+    """Requests of any time that ended in the window, answered or failed."""
+    offered_rps: float
+    started_rps: float
+    completed_rps: float
+    late: int
+    """Arrivals of the window sent more than 2 ms after their time."""
+    late_p50_s: float | None = None
+    late_p99_s: float | None = None
+    late_max_s: float | None = None
+    in_flight_halves: tuple[float, float]
+    """Mean in flight in the window's halves: growth is the server's result, a queue that no user leaves."""
+
+
 class LoadSummary(Record):
-    """The closed loop in one line: N = X (R + Z) must hold within 2%."""
+    """The load in one line. A closed loop: N = X (R + Z) must hold within 2%; an open one: ``open_loop``."""
 
     users: int
+    """0 in an open loop."""
     users_reached: int
+    open_loop: OpenLoad | None = None
     think_s: float | None = None
     throughput_rps: float | None = None
     response_s: float | None = None
@@ -141,6 +169,8 @@ class ClientHealth(Record):
     cpu_share_max: float | None = None
     samples_sent: int | None = None
     samples_written: int = 0
+    certificate: Certificate | None = None
+    """What the client was shown to add before the run (or after it, where the run was faster)."""
 
 
 class TimelinePoint(Record):

@@ -123,7 +123,10 @@ def _row(each: CellProgress) -> list[str]:
         phase = f"[{style}]{each.judgement.verdict}[/]"
     elapsed, of = event.get("elapsed_s"), event.get("of_s")
     clock = f"{elapsed:.0f}/{of:.0f} s" if isinstance(elapsed, float | int) and isinstance(of, float | int) else ""
+    arrivals = each.cell.scenario.arrivals
     users = f"{event.get('users', 0)}/{each.cell.scenario.users}" if "users" in event else str(each.cell.scenario.users)
+    if arrivals is not None:
+        users = f"{arrivals.peak_rps:g}/s" if arrivals.peak_rps else "trace"
     return [
         each.cell.scenario.name,
         each.cell.stack.name,
@@ -158,7 +161,9 @@ class _PlainDisplay:
             numbers = progress.judgement.sentence.partition(": ")[2]
         elif "elapsed_s" in event:
             clock = f"{event['elapsed_s']:.0f} of {event['of_s']:.0f} s"
-            numbers = f"{clock}, {event['users']} users, {event['completed']} requests"
+            arrivals = progress.cell.scenario.arrivals
+            load = f"{event['users']} users" if arrivals is None else arrivals.text
+            numbers = f"{clock}, {load}, {event['completed']} requests"
         self._console.print(f"{name}: {phase} {numbers}".rstrip(), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -22,6 +22,8 @@ class Manifest(Record):
     overrides: dict[str, str] = {}
     """Options that changed the scenario, as given (users, think time, output tokens, run time)."""
     region: str = ""
+    stream: bool = True
+    """False: answers came whole, so nothing before their end has a time."""
     confidence: float = 0.95
     seeds: dict[str, int] = {}
     load: LoadFacts

@@ -34,6 +34,8 @@ class Options:
     profile: str = "quick"
     users: int | None = None
     think_time_s: float | None = None
+    rate_rps: float | None = None
+    arrivals: str | None = None
     output_tokens: int | None = None
     run_time_s: float | None = None
     attach: str | None = None
@@ -42,6 +44,7 @@ class Options:
     headers: dict[str, str] = field(default_factory=dict)
     extra_body: dict[str, object] = field(default_factory=dict)
     ca_file: str | None = None
+    stream: bool = True
     api_key_env: str = "OPENAI_API_KEY"
     dataset: Path | None = None
     input_tokens: int | None = None
@@ -87,6 +90,8 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
         {
             "users": options.users,
             "think_time_s": options.think_time_s,
+            "rate_rps": options.rate_rps,
+            "arrivals": options.arrivals,
             "output_tokens": options.output_tokens,
             "run_time_s": options.run_time_s,
             "input_tokens": options.input_tokens,
@@ -103,6 +108,7 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
         headers=options.headers if attached else {},
         extra_body=options.extra_body,
         ca_file=options.ca_file,
+        stream=options.stream,
     )
     cell = build_cell(
         catalog,
@@ -159,6 +165,8 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
     flags = {
         "users": "--users",
         "think_time_s": "--think-time",
+        "rate_rps": "--rate",
+        "arrivals": "--arrivals",
         "output_tokens": "--output-tokens",
         "run_time_s": "--run-time",
         "dataset": "--dataset",
@@ -167,6 +175,8 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
     }
     for name, value in overrides.as_text().items():
         words += [flags[name], value]
+    if not options.stream:
+        words.append("--no-stream")
     if options.faults:
         words += ["--faults", options.faults]
     return shlex.join(words)

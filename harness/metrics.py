@@ -32,6 +32,9 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
+STREAMED = ("ttft", "tpot", "itl")
+"""What needs the times of single tokens."""
+
 _MICROSECONDS = 1_000_000
 _SLICE = 65_536
 _UNFINISHED = (Outcome.IN_FLIGHT, Outcome.CANCELLED)
@@ -282,6 +285,8 @@ class Judged:
     window: Window | None
     settled_s: float
     """The SLA's longest limit: how long each judged request was watched at least, in a complete run."""
+    streamed: bool = True
+    """False: answers came whole, and the metrics of :data:`STREAMED` do not exist."""
     _observed: dict[str, Observed] = field(default_factory=dict)
 
     def observe(self, metric: str) -> Observed:
@@ -297,10 +302,10 @@ class Judged:
         return counted & (end_s >= self.window.low_s) & (end_s <= self.window.high_s)
 
 
-def judged_part(load: LoadFacts, requests: Requests, settled_s: float) -> Judged:
+def judged_part(load: LoadFacts, requests: Requests, settled_s: float, *, streamed: bool = True) -> Judged:
     """Select what is judged of a run."""
     window = judged_window(load, requests)
-    return Judged(requests, judged_rows(requests, window), window, settled_s)
+    return Judged(requests, judged_rows(requests, window), window, settled_s, streamed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +341,8 @@ def closed_loop(judged: Judged, think_mean_s: float) -> Loop | None:
     think = due - since
     between = think[~first & (think > 0)]
     longest = max(float(between.max()) if between.size else 0.0, 5 * think_mean_s)
-    in_flight = _overlap(begin, end, window)
-    thinking = _overlap(since, due, window) + _overlap(end[last], end[last] + longest, window)
+    in_flight = overlap(begin, end, window)
+    thinking = overlap(since, due, window) + overlap(end[last], end[last] + longest, window)
 
     finished = judged.ended_in_window(requests.ok)
     answered = requests.values["e2e"][judged.rows & requests.ok]
@@ -353,7 +358,7 @@ def closed_loop(judged: Judged, think_mean_s: float) -> Loop | None:
     )
 
 
-def _overlap(start: FloatArray, stop: FloatArray, window: Window) -> float:
+def overlap(start: FloatArray, stop: FloatArray, window: Window) -> float:
     clipped = np.minimum(stop, window.high_s) - np.maximum(start, window.low_s)
     return float(np.nansum(np.maximum(clipped, 0.0)))
 

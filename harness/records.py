@@ -32,6 +32,12 @@ class Outcome(StrEnum):
     IN_FLIGHT = "in_flight"
 
 
+OUT_OF_RESOURCES = "the client is out of resources"
+"""How the error of a request begins that this machine, not the server, kept from starting (open files, ports)."""
+LATE_S = 0.002
+"""An open-loop arrival that was sent later than this after its time counts as late."""
+
+
 class TokenSource(StrEnum):
     """Where ``output_tokens`` comes from; a server's usage beats counting chunks."""
 
@@ -65,6 +71,8 @@ class Prompt:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One request, as it happened; the row of ``samples.parquet``.
+
+    In an open loop ``user`` is the arrival's place in the schedule, and ``sequence`` is 0.
 
     ``scheduled_s`` is when the request was due: the user's previous end plus think time in
     a closed loop, the arrival's time in an open one. ``sent_s`` is just before the first byte
@@ -137,10 +145,20 @@ class WorkerFacts(Record):
     cpu_share: float | None = None
     """CPU seconds per second of load, of this process."""
     users_peak: int = 0
+    arrivals_due: int = 0
+    """Open loop: arrivals of this worker's share whose time had come when it stopped; each has a sample."""
+    arrivals_late: int = 0
+    """Of those, sent later than :data:`LATE_S` after their time."""
+    arrivals_not_started: int = 0
+    """Of those, never sent: this machine had no resources or no time for them."""
 
     def wall_s(self, monotonic_s: float) -> float:
         """Map this worker's monotonic seconds to the master's wall clock."""
         return self.anchor_wall_s - self.clock_offset_s + (monotonic_s - self.anchor_monotonic_s)
+
+    def monotonic_s(self, wall_s: float) -> float:
+        """Map the master's wall-clock seconds to this worker's monotonic ones."""
+        return self.anchor_monotonic_s + (wall_s - (self.anchor_wall_s - self.clock_offset_s))
 
 
 class Look(Record):
@@ -156,10 +174,17 @@ class LoadFacts(Record):
     """What the coordinator did, in wall-clock seconds; None where it never happened."""
 
     users_asked: int
+    """0 in an open loop, which has no users."""
     users_reached: int = 0
     loop: Literal["closed", "open"] = "closed"
+    arrivals_scheduled: int = 0
+    """Open loop: arrivals from the run clock's zero to the end of the tail."""
+    arrivals_due: int = 0
+    """Those whose time came before the load was stopped, summed over workers, as the next two."""
+    arrivals_late: int = 0
+    arrivals_not_started: int = 0
     started_s: float | None = None
-    """The run clock's zero: all users are up."""
+    """The run clock's zero: all users are up, or the first arrival may come."""
     warm_up_s: float = 0.0
     run_time_s: float = 0.0
     """T: requests issued in [started + warm_up, started + T] are judged."""

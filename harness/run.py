@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -80,7 +81,10 @@ def exit_code(progress: Sequence[CellProgress]) -> ExitCode:
 
 
 def expected_events_per_s(cell: Cell) -> float:
-    """Upper bound of streamed tokens a second: every user at the SLA's edge."""
+    """Upper bound of streamed tokens a second: every user at the SLA's edge, or the peak rate of an open loop."""
+    arrivals = cell.scenario.arrivals
+    if arrivals is not None:  # a trace has no rate before it is read: count it as heavy
+        return (arrivals.peak_rps or math.inf) * cell.scenario.workload.output_tokens
     cycle_s = cell.scenario.think_time.mean_s + (cell.scenario.longest_limit_s or 1.0)
     return cell.scenario.users * cell.scenario.workload.output_tokens / max(cycle_s, 0.001)
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from harness.certificate import CERTIFICATE_FORMAT, Certificate
 from harness.errors import RunDirectoryError
 from harness.manifest import Manifest
 from harness.records import RUN_FORMAT, Sample
@@ -29,6 +30,7 @@ SAMPLES = "samples.parquet"
 SAMPLES_LIVE = "samples.arrows"
 OUTPUTS = "outputs.jsonl"
 SERVER_LOG = "server.log"
+CERTIFICATE = "certificate.json"
 JUDGEMENT = "judgement.json"
 REPORT = "report.html"
 
@@ -214,6 +216,30 @@ class RunReader:
         )
 
 
+def write_certificate(directory: Path, certificate: Certificate) -> None:
+    write_atomically(directory / CERTIFICATE, certificate.model_dump_json(indent=1))
+
+
+def read_certificate(directory: Path) -> Certificate | None:
+    """The client's certificate; None for a run that has none.
+
+    Raises
+    ------
+    RunDirectoryError
+        When it is damaged, or of a newer version.
+    """
+    path = directory / CERTIFICATE
+    try:
+        found = Certificate.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path} is damaged or of another version: {str(error).splitlines()[0]}") from error
+    if found.format > CERTIFICATE_FORMAT:
+        raise RunDirectoryError(f"{path} has format {found.format}; this harness reads up to {CERTIFICATE_FORMAT}")
+    return found
+
+
 def run_directories(path: Path) -> list[Path]:
     """The run directories at ``path``: itself, or those one level below (a matrix)."""
     if (path / MANIFEST).exists():
@@ -249,7 +275,7 @@ def _live_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _sealed_files(directory: Path) -> list[str]:
-    return [name for name in (SAMPLES, OUTPUTS, SERVER_LOG) if (directory / name).exists()]
+    return [name for name in (SAMPLES, OUTPUTS, SERVER_LOG, CERTIFICATE) if (directory / name).exists()]
 
 
 def _digest(path: Path) -> str:

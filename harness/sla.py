@@ -30,17 +30,36 @@ from harness.evidence import (
     takes_limit,
 )
 from harness.judgement import CheckResult, Verdict
-from harness.metrics import BoolArray, FloatArray, Judged, Requests, gaps_beyond, mean_gap
+from harness.metrics import STREAMED, BoolArray, FloatArray, Judged, Requests, gaps_beyond, mean_gap
 from harness.objective import Objective
 from harness.statistics import holm, p_value_fail
 
 
 def evaluate(objectives: Sequence[Objective], judged: Judged, terms: Terms) -> tuple[CheckResult, ...]:
-    """Judge every objective; none is left out."""
-    count = len(objectives)
-    found = [_evidence(objective, objectives, judged, terms) for objective in objectives]
-    rejected = holm([evidence.p_fail for evidence in found], terms.alpha / terms.looks)
-    return tuple(_conclude(evidence, terms, fails, count) for evidence, fails in zip(found, rejected, strict=True))
+    """Judge every objective; none is left out, but what whole answers cannot show is NOT MEASURED."""
+    tested = measured(objectives, streamed=judged.streamed)
+    found = [_evidence(objective, tested, judged, terms) for objective in tested]
+    rejected = iter(holm([evidence.p_fail for evidence in found], terms.alpha / terms.looks))
+    concluded = iter([_conclude(evidence, terms, next(rejected), len(tested)) for evidence in found])
+    return tuple(next(concluded) if objective in tested else _not_measured(objective) for objective in objectives)
+
+
+def measured(objectives: Sequence[Objective], *, streamed: bool) -> tuple[Objective, ...]:
+    """The objectives that a run can be held to: without streaming no token has a time of its own."""
+    return tuple(objective for objective in objectives if streamed or objective.metric not in STREAMED)
+
+
+def _not_measured(objective: Objective) -> CheckResult:
+    return CheckResult(
+        text=objective.text,
+        metric=objective.metric,
+        aggregate=objective.aggregate,
+        comparison=objective.comparison,
+        limit=objective.limit,
+        unit=objective.unit,
+        verdict=Verdict.NOT_MEASURED,
+        reason=f"{objective.text}: not measured, because answers were asked for whole; only their end has a time",
+    )
 
 
 def _evidence(objective: Objective, objectives: Sequence[Objective], judged: Judged, terms: Terms) -> Evidence:

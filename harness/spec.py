@@ -9,22 +9,17 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from harness.arrivals import Arrivals
+from harness.fields import Count, Name, NonNegative, Positive
+from harness.fields import Spec as Spec
 from harness.objective import Objective
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]*$")]
 Word = Literal["low", "medium", "high"]
 QualityNeed = Literal["medium", "medium-high", "high"]
-Protocol = Literal["openai-chat", "triton-generate-stream"]
+Protocol = Literal["openai-chat", "triton-generate-stream", "triton-grpc"]
 ScenarioName = Name
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ThinkTime(Spec):
@@ -98,6 +93,8 @@ class Scenario(Spec):
     title: str
     users: Count
     think_time: ThinkTime
+    arrivals: Arrivals | None = None
+    """None: a closed loop of ``users``. Else an open one, in which users and think time mean nothing."""
     sla: Annotated[tuple[Objective, ...], Field(min_length=1)]
     sla_reason: str
     """Why these percentiles: the requirement's own words name a limit, not a percentile."""

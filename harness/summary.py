@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.judgement import Curve, Distribution, LoadSummary, OutcomeCount, PromptViolations
+from harness.judgement import Curve, Distribution, LoadSummary, OpenLoad, OutcomeCount, PromptViolations
 from harness.manifest import Manifest
-from harness.metrics import BoolArray, Judged, Loop, Observed
+from harness.metrics import STREAMED, BoolArray, Judged, Loop, Observed, Window, overlap
 from harness.objective import LATENCY_METRICS
-from harness.records import Outcome
+from harness.records import LATE_S, Outcome
 from harness.statistics import nearest_rank
 from harness.timeline import curve
 from harness.validity import LITTLE_TOLERANCE, little_error
@@ -26,6 +26,8 @@ def distributions(manifest: Manifest, judged: Judged) -> tuple[tuple[Distributio
     for metric in LATENCY_METRICS:
         if metric == "response_time" and manifest.load.loop == "closed":
             continue  # e2e, but for the client's own lag
+        if metric in STREAMED and not judged.streamed:
+            continue
         observed = judged.observe(metric)
         limit = max((o.limit for o in objectives if o.metric == metric), default=judged.settled_s)
         overdue = observed.count_unfinished_beyond(limit, inclusive=True)
@@ -115,6 +117,7 @@ def load_summary(manifest: Manifest, table: pa.Table, judged: Judged, loop: Loop
     return LoadSummary(
         users=load.users_asked,
         users_reached=load.users_reached,
+        open_loop=_open_load(manifest, judged),
         think_s=loop.think_s if loop and closed else None,
         throughput_rps=loop.throughput_rps if loop else None,
         response_s=loop.response_s if loop else None,
@@ -131,4 +134,36 @@ def load_summary(manifest: Manifest, table: pa.Table, judged: Judged, loop: Loop
         tokens_got_mean=mean("output_tokens"),
         prompt_tokens_mean=mean("prompt_tokens"),
         token_source=", ".join(sorted(sources)),
+    )
+
+
+def _open_load(manifest: Manifest, judged: Judged) -> OpenLoad | None:
+    requests, window, arrivals = judged.requests, judged.window, manifest.scenario.arrivals
+    if arrivals is None or window is None:
+        return None
+    due = (requests.issued_s >= window.low_s) & (requests.issued_s <= window.high_s)
+    late_s = np.sort(requests.send_lag_s[due & ~np.isnan(requests.send_lag_s)])
+    completed = int(judged.ended_in_window(~requests.unfinished).sum())
+    middle_s = (window.low_s + window.high_s) / 2
+    halves = Window(window.low_s, middle_s), Window(middle_s, window.high_s)
+    begin, end = requests.begin_s, np.maximum(requests.end_s, requests.begin_s)
+    first, second = (overlap(begin, end, half) / half.length_s for half in halves)
+
+    def at(percentile: int) -> float | None:
+        return float(late_s[nearest_rank(len(late_s), percentile) - 1]) if len(late_s) else None
+
+    return OpenLoad(
+        arrivals=arrivals.text,
+        scheduled=manifest.load.arrivals_scheduled,
+        due=int(due.sum()),
+        started=len(late_s),
+        completed=completed,
+        offered_rps=float(due.sum()) / window.length_s,
+        started_rps=len(late_s) / window.length_s,
+        completed_rps=completed / window.length_s,
+        late=int((late_s > LATE_S).sum()),
+        late_p50_s=at(50),
+        late_p99_s=at(99),
+        late_max_s=float(late_s[-1]) if len(late_s) else None,
+        in_flight_halves=(first, second),
     )

@@ -13,7 +13,7 @@ BINS = 60
 CURVE_POINTS = 200
 
 
-def timeline(requests: Requests, stopped_s: float | None = None) -> tuple[TimelinePoint, ...]:
+def timeline(requests: Requests, stopped_s: float | None = None, *, streamed: bool = True) -> tuple[TimelinePoint, ...]:
     """About 60 bins from the first request (spawning included) to the last end.
 
     Latencies are medians and p95 of the ``ok`` requests *sent* in a bin, so that a slow answer shows where it
@@ -45,7 +45,7 @@ def timeline(requests: Requests, stopped_s: float | None = None) -> tuple[Timeli
             sent=int(sent[i]),
             completed=int(completed[i]),
             failed=int(failed[i]),
-            ttft_p50_s=_percentile(ttft[i], 50),
+            ttft_p50_s=_percentile(ttft[i], 50) if streamed else None,
             e2e_p50_s=_percentile(e2e[i], 50),
             e2e_p95_s=_percentile(e2e[i], 95),
         )

@@ -9,15 +9,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from harness.certificate import Certificate
+from harness.certify import CLIENT_SHARE, REMEDY, excesses, too_fast
 from harness.judgement import ClientHealth
 from harness.manifest import Manifest
 from harness.metrics import Judged, Loop, Requests
-from harness.records import LoadFacts
+from harness.records import OUT_OF_RESOURCES, LoadFacts, Outcome
 from harness.statistics import nearest_rank
 
-CLIENT_SHARE = 0.05
-"""The client may add at most this share of the smallest latency limit."""
 LITTLE_TOLERANCE = 0.02
 
 
@@ -52,13 +54,19 @@ def faults(
     client: ClientHealth,
     loop: Loop | None,
     altered: Sequence[str],
+    table: pa.Table,
 ) -> list[str]:
-    """Everything that takes the verdict away, whatever the server did."""
+    """Everything that takes the verdict away, whatever the server did.
+
+    ``table`` has the columns ``outcome`` and ``error`` of the samples.
+    """
     found = list(manifest.problems)
     if altered:
         found.append(f"changed since the run was sealed: {', '.join(altered)}")
     found += _lost_samples(manifest, requests)
     found += _missing_users(manifest, loop)
+    found += _missing_arrivals(manifest, requests)
+    found += _out_of_resources(table)
     found += _slow_client(manifest, client)
     return found
 
@@ -98,13 +106,65 @@ def _missing_users(manifest: Manifest, loop: Loop | None) -> list[str]:
     return []
 
 
+def _missing_arrivals(manifest: Manifest, requests: Requests) -> list[str]:
+    """Every arrival whose time came has a sample, and the shares of a whole run are the schedule."""
+    load = manifest.load
+    if load.loop == "closed" or not manifest.sealed or load.started_s is None:
+        return []
+    if load.ended_by == "run time" and load.arrivals_due != load.arrivals_scheduled:
+        return [f"{load.arrivals_scheduled:,} arrivals were scheduled and the load workers met {load.arrivals_due:,}"]
+    if load.arrivals_due != len(requests):
+        return [f"{load.arrivals_due:,} arrivals were due and {len(requests):,} have a sample"]
+    return []
+
+
+def _out_of_resources(table: pa.Table) -> list[str]:
+    """Requests that this machine kept from starting say nothing of the server."""
+    refused = table.filter(pc.equal(table.column("outcome"), Outcome.REFUSED)).column("error")
+    lacking = refused.filter(pc.starts_with(refused, pattern=OUT_OF_RESOURCES))
+    if not len(lacking):
+        return []
+    return [
+        f"{len(lacking):,} requests could not be started, {lacking[0].as_py()}: allow more open files (ulimit -n) or"
+        " ports, or use more processes or hosts"
+    ]
+
+
+def certificate_faults(manifest: Manifest, certificate: Certificate | None, events_per_s: float | None) -> list[str]:
+    """What the client's certificate says against the verdict; without one it says nothing."""
+    if certificate is None:
+        return []
+    faster = too_fast(certificate, events_per_s)
+    return [*excesses(certificate, manifest.scenario.sla), *([faster] if faster else [])]
+
+
+def certificate_notes(manifest: Manifest, certificate: Certificate | None) -> list[str]:
+    """What a reader must know of how the client was certified."""
+    tls = "the load generator was certified over plain TCP: what TLS costs it is not in its certificate"
+    notes = [tls] if certificate is not None and manifest.server.url.lower().startswith("https:") else []
+    return [*notes, *_how_certified(certificate)]
+
+
+def _how_certified(certificate: Certificate | None) -> list[str]:
+    if certificate is None:
+        return ["the load generator was not certified: this run has no certificate.json"]
+    if certificate.skipped:
+        return [f"the load generator was not certified: {certificate.skipped}"]
+    if certificate.reused_from:
+        return [
+            f"the load generator's certificate is that of {certificate.reused_from}, of the same shape on this host,"
+            f" {certificate.age_s:.0f} s before"
+        ]
+    return []
+
+
 def _slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:
     smallest = min((check.limit for check in manifest.scenario.sla if check.is_latency), default=math.inf)
     allowed = CLIENT_SHARE * smallest
     lags = (("its event loop ran late", client.hub_lag_p99_s), ("requests were sent late", client.send_lag_p99_s))
     return [
         f"the load generator was the bottleneck: {what} by {1e3 * lag:.3g} ms at p99, more than"
-        f" {100 * CLIENT_SHARE:g}% of the smallest limit ({1e3 * allowed:.3g} ms)"
+        f" {100 * CLIENT_SHARE:g}% of the smallest limit ({1e3 * allowed:.3g} ms): {REMEDY}"
         for what, lag in lags
         if lag is not None and lag > allowed
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.judgement import CheckResult, Judgement, OutcomeCount
+from harness.certificate import Certificate, Spread
+from harness.judgement import CheckResult, Judgement, LoadSummary, OpenLoad, OutcomeCount
 from reports import charts, checks, claims, figures
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
 
@@ -221,6 +222,8 @@ def _load(judgement: Judgement) -> Group:
         users += f" asked, {figures.count(load.users_reached)} reached"
     if not load.requests:
         return Group("Load", (Fact("Users N", users),), "No load was sent.")
+    if load.open_loop is not None:
+        return Group("Load", _open_load(load, load.open_loop) + _outcome_facts(judgement))
     held = {True: "holds within 2 %", False: "does not hold within 2 %", None: ""}[load.little_holds]
     off = "" if load.little_error is None else f", off by {figures.share(load.little_error)}"
     facts = (
@@ -234,14 +237,31 @@ def _load(judgement: Judgement) -> Group:
             figures.number(load.users_implied),
             f"N = X (R + Z) {held}{off}" if held else "",
         ),
+    )
+    return Group("Load", facts + _outcome_facts(judgement))
+
+
+def _outcome_facts(judgement: Judgement) -> tuple[Fact, ...]:
+    load, ended = judgement.load, judgement.ended_by
+    return (
         Fact("Requests", f"{figures.count(load.requests)}, {figures.count(load.judged)} judged"),
         Fact("Within the SLA", figures.share(judgement.slo_attainment)),
         Fact("Goodput", figures.rate(judgement.goodput_rps)),
-        Fact(
-            "Judged for", figures.clock(load.window_s), f"ended by: {judgement.ended_by}" if judgement.ended_by else ""
-        ),
+        Fact("Judged for", figures.clock(load.window_s), f"ended by: {ended}" if ended else ""),
     )
-    return Group("Load", facts)
+
+
+def _open_load(load: LoadSummary, found: OpenLoad) -> tuple[Fact, ...]:
+    first, second = (figures.number(mean) for mean in found.in_flight_halves)
+    return (
+        Fact("Arrivals", found.arrivals, "open loop: sent at their time, whatever the answers take"),
+        Fact("Offered", figures.rate(found.offered_rps), f"{figures.count(found.due)} in the judged window"),
+        Fact("Started", figures.rate(found.started_rps), f"{figures.count(found.late)} later than 2 ms"),
+        Fact("Late, p99", figures.seconds(found.late_p99_s)),
+        Fact("Ended", figures.rate(found.completed_rps), "answered or failed"),
+        Fact("Response time R", figures.seconds(load.response_s)),
+        Fact("In flight, mean", figures.number(load.in_flight_mean), f"{first}, then {second} in the second half"),
+    )
 
 
 def _tokens(judgement: Judgement) -> Group | None:
@@ -270,9 +290,30 @@ def _client(judgement: Judgement) -> Group | None:
         Fact("Event loop lag, max", figures.seconds(client.hub_lag_max_s)),
         Fact("Sent late, p99", figures.seconds(client.send_lag_p99_s)),
         Fact("CPU of the busiest worker", figures.share(client.cpu_share_max)),
+        *_certificate(client.certificate),
         Fact("Samples", f"{figures.count(client.samples_written)} written of {sent} sent"),
     )
     return Group("Client health", facts)
+
+
+def _certificate(made: Certificate | None) -> tuple[Fact, ...]:
+    """What the client itself adds to a time, as measured against a server of known timing."""
+    if made is None or made.ttft is None or made.e2e is None:
+        return ()
+    certified = f"{figures.count(round(made.events_per_s))} events/s, {made.when}"
+    cpu = figures.MISSING if made.cpu_per_event_s is None else figures.seconds(made.cpu_per_event_s)
+    room = figures.MISSING if made.headroom is None else f"{made.headroom:.3g} times the rate needed"
+    return (
+        Fact("Certified", f"{certified} (made for {made.reused_from})" if made.reused_from else certified),
+        Fact("Own error of TTFT, p50 / p99", _pair(made.ttft)),
+        Fact("Own error of E2E, p50 / p99", _pair(made.e2e)),
+        Fact("CPU per event", cpu),
+        Fact("Headroom", room),
+    )
+
+
+def _pair(errors: Spread) -> str:
+    return f"{figures.seconds(errors.p50_s)} / {figures.seconds(errors.p99_s)}"
 
 
 def _claim(judgement: Judgement) -> Group | None:

@@ -92,6 +92,7 @@ def endpoint_of(connection: Connection, variables: Mapping[str, str] = os.enviro
         headers=headers,
         extra_body=connection.extra_body,
         ca_file=connection.ca_file,
+        stream=connection.stream,
         secrets=tuple(sorted({text for text in secrets if len(text) >= 6}, key=len, reverse=True)),
     )
 

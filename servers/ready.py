@@ -10,6 +10,8 @@ import http.client
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +42,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra_body: Mapping[str, object] = field(default_factory=dict)
     ca_file: str | None = None
+    stream: bool = True
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -59,8 +62,8 @@ class NoTokenError(Exception):
 class _Dialect:
     """How one protocol asks for a few tokens and what of an event is a token."""
 
-    path: Callable[[str, str], str]
-    body: Callable[[str, int], dict[str, object]]
+    path: Callable[[str, Endpoint], str]
+    body: Callable[[Endpoint, int], dict[str, object]]
     has_token: Callable[[dict[str, Any]], bool]
 
 
@@ -70,36 +73,37 @@ def openai_path(prefix: str, route: str) -> str:
     return f"{prefix if prefix.endswith('/v1') else prefix + '/v1'}/{route}"
 
 
-def _openai_body(model: str, tokens: int) -> dict[str, object]:
+def _openai_body(endpoint: Endpoint, tokens: int) -> dict[str, object]:
     message = {"role": "user", "content": PROBE_TEXT}
-    return {
-        "model": model,
+    body: dict[str, object] = {
+        "model": endpoint.model,
         "messages": [message],
         "max_tokens": tokens,
         "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "stream": endpoint.stream,
     }
+    return body | ({"stream_options": {"include_usage": True}} if endpoint.stream else {})
 
 
 def _openai_has_token(event: dict[str, Any]) -> bool:
     for choice in event.get("choices") or ():
-        delta = choice.get("delta") or {}
+        delta = choice.get("delta") or choice.get("message") or {}
         if any(delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal", "tool_calls")):
             return True
     return int((event.get("usage") or {}).get("completion_tokens") or 0) > 0
 
 
-def _triton_path(prefix: str, model: str) -> str:
-    return f"{prefix.rstrip('/')}/v2/models/{quote(model, safe='')}/generate_stream"
+def _triton_path(prefix: str, endpoint: Endpoint) -> str:
+    verb = "generate_stream" if endpoint.stream else "generate"
+    return f"{prefix.rstrip('/')}/v2/models/{quote(endpoint.model, safe='')}/{verb}"
 
 
-def _triton_body(_model: str, tokens: int) -> dict[str, object]:
+def _triton_body(endpoint: Endpoint, tokens: int) -> dict[str, object]:
     # Both the names of TensorRT-LLM's tensors and those of Triton's vLLM backend; each ignores the other's.
     return {
         "text_input": PROBE_TEXT,
-        "streaming": True,
-        "stream": True,
+        "streaming": endpoint.stream,
+        "stream": endpoint.stream,
         "sampling_param_max_tokens": tokens,
         "max_tokens": tokens,
     }
@@ -107,11 +111,11 @@ def _triton_body(_model: str, tokens: int) -> dict[str, object]:
 
 _DIALECTS = {
     "openai-chat": _Dialect(
-        lambda prefix, _model: openai_path(prefix, "chat/completions"), _openai_body, _openai_has_token
+        lambda prefix, _endpoint: openai_path(prefix, "chat/completions"), _openai_body, _openai_has_token
     ),
     "triton-generate-stream": _Dialect(_triton_path, _triton_body, lambda event: bool(event.get("text_output"))),
 }
-"""A stack's ``protocol`` to its dialect."""
+"""A stack's ``protocol`` to its dialect, where that is HTTP."""
 
 
 def wait_ready(
@@ -154,15 +158,18 @@ def wait_ready(
 
 
 def first_token(endpoint: Endpoint, *, timeout_s: float, tokens: int = PROBE_TOKENS) -> None:
-    """Send one tiny streaming request in the stack's protocol and read it to its end.
+    """Send one tiny request in the stack's protocol and read it to its end.
 
     Raises
     ------
     NoTokenError
         When the answer holds no token, or none came in time.
     """
+    if endpoint.protocol == "triton-grpc":
+        _first_token_by_grpc(endpoint, timeout_s, tokens)
+        return
     dialect = _DIALECTS[endpoint.protocol]
-    body = dialect.body(endpoint.model, tokens)
+    body = dialect.body(endpoint, tokens)
     if "max_completion_tokens" in endpoint.extra_body:
         body.pop("max_tokens", None)
     for name, value in endpoint.extra_body.items():
@@ -170,13 +177,13 @@ def first_token(endpoint: Endpoint, *, timeout_s: float, tokens: int = PROBE_TOK
             body.pop(name, None)
         else:
             body[name] = tokens if value == "$output_tokens" else value
-    path = dialect.path(urlsplit(endpoint.url).path, endpoint.model)
+    path = dialect.path(urlsplit(endpoint.url).path, endpoint)
     deadline = time.monotonic() + timeout_s
     token = False
     with _Exchange(endpoint, timeout_s) as exchange:
         exchange.send("POST", path, body)
         exchange.require_ok()
-        for payload in exchange.events(deadline):
+        for payload in exchange.events(deadline) if endpoint.stream else (exchange.read(),):
             try:
                 event = json.loads(payload)
             except ValueError:
@@ -187,6 +194,34 @@ def first_token(endpoint: Endpoint, *, timeout_s: float, tokens: int = PROBE_TOK
                 raise NoTokenError(f"answered with an error: {_error_text(event)}")
             token = token or dialect.has_token(event)
     if not token:
+        raise NoTokenError("answered without a token")
+
+
+def _first_token_by_grpc(endpoint: Endpoint, timeout_s: float, tokens: int) -> None:
+    """Ask in a process of its own, which costs a second: first see whether anybody listens."""
+    parts = urlsplit(endpoint.url)
+    address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    try:
+        socket.create_connection(address, timeout_s).close()
+    except OSError as error:
+        raise _failure(error, endpoint, timeout_s) from error
+    asked = {name: getattr(endpoint, name) for name in ("url", "model", "ca_file", "stream")}
+    asked |= {"headers": dict(endpoint.headers), "extra_body": dict(endpoint.extra_body), "timeout_s": timeout_s}
+    asked |= {"text": PROBE_TEXT, "tokens": tokens, "request_id": REQUEST_ID}
+    command = [sys.executable, "-m", "harness.clients.triton_grpc_main"]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no word"]
+        raise NoTokenError(
+            f"cannot be asked over gRPC ({_shorten(said[-1].encode(), endpoint.secrets)})", permanent=True
+        )
+    answer = json.loads(done.stdout)
+    if answer["outcome"] != "ok":
+        status = answer["status"]
+        permanent = answer["outcome"] == "refused" or (400 <= status < 500 and status not in (408, 429, 499))
+        why = _shorten(answer["error"].encode(), endpoint.secrets)
+        raise NoTokenError(f"answered with an error: {why}", permanent=permanent, status=status)
+    if not answer["token"]:
         raise NoTokenError("answered without a token")
 
 
@@ -288,27 +323,29 @@ class _Exchange:
                 yield data
 
     def _failed(self, error: Exception) -> NoTokenError:
-        match error:
-            case ssl.SSLCertVerificationError():
-                why = error.verify_message or "unknown reason"
-                return NoTokenError(
-                    f"shows a certificate that is not trusted ({why}); name its CA file", permanent=True
-                )
-            case socket.gaierror():
-                return NoTokenError("has a host name that cannot be resolved", permanent=True)
-            case TimeoutError():
-                return NoTokenError(f"did not answer within {self._timeout_s:.2g} s")
-            case ConnectionRefusedError():
-                return NoTokenError("refuses connections", permanent=True)
-            case ConnectionError() | http.client.RemoteDisconnected() | http.client.IncompleteRead():
-                return NoTokenError("closed the connection before its answer ended", permanent=True)
-            case http.client.HTTPException():
-                return NoTokenError("does not speak HTTP there", permanent=True)
-            case ssl.SSLError():
-                return NoTokenError("does not speak TLS there", permanent=True)
-            case _:
-                why = _shorten(str(error).encode(), self._endpoint.secrets)
-                return NoTokenError(f"cannot be reached ({why})", permanent=True)
+        return _failure(error, self._endpoint, self._timeout_s)
+
+
+def _failure(error: Exception, endpoint: Endpoint, timeout_s: float) -> NoTokenError:
+    match error:
+        case ssl.SSLCertVerificationError():
+            why = error.verify_message or "unknown reason"
+            return NoTokenError(f"shows a certificate that is not trusted ({why}); name its CA file", permanent=True)
+        case socket.gaierror():
+            return NoTokenError("has a host name that cannot be resolved", permanent=True)
+        case TimeoutError():
+            return NoTokenError(f"did not answer within {timeout_s:.2g} s")
+        case ConnectionRefusedError():
+            return NoTokenError("refuses connections", permanent=True)
+        case ConnectionError() | http.client.RemoteDisconnected() | http.client.IncompleteRead():
+            return NoTokenError("closed the connection before its answer ended", permanent=True)
+        case http.client.HTTPException():
+            return NoTokenError("does not speak HTTP there", permanent=True)
+        case ssl.SSLError():
+            return NoTokenError("does not speak TLS there", permanent=True)
+        case _:
+            why = _shorten(str(error).encode(), endpoint.secrets)
+            return NoTokenError(f"cannot be reached ({why})", permanent=True)
 
 
 def _error_text(event: dict[str, Any]) -> str:

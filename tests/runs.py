@@ -155,6 +155,8 @@ class Loop:
 def write_run(directory: Path, samples: list[Sample], spec: Scenario, facts: LoadFacts, **changes: Any) -> Manifest:
     """Write and seal one run directory, with every sample accounted for unless ``changes`` say otherwise."""
     facts = facts.model_copy(update={"samples_written": facts.samples_written or len(samples)})
+    if facts.loop == "open" and not facts.arrivals_scheduled:
+        facts = facts.model_copy(update={"arrivals_scheduled": len(samples), "arrivals_due": len(samples)})
     manifest: dict[str, Any] = {
         "run": "r",
         "profile": "quick",

@@ -9,6 +9,7 @@ from typing import Any
 import gevent.socket
 
 from harness.clients.exchange import Ending
+from harness.records import OUT_OF_RESOURCES
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
@@ -56,5 +57,5 @@ def _resolve(host: str, port: int) -> list[Any]:
 def explain(error: OSError, host: str, port: int) -> str:
     """Say why there is no connection; a fault of this machine must not look like the server's."""
     if error.errno in _OUT_OF_RESOURCES:
-        return f"the client is out of resources: {error.strerror}"
+        return f"{OUT_OF_RESOURCES}: {error.strerror}"
     return f"cannot connect to {host}:{port}: {error.strerror or error}"

@@ -73,7 +73,7 @@ class Reader(Protocol):
         """Read the answer of a request without streaming."""
 
 
-_IF_UNFINISHED = {
+IF_UNFINISHED = {
     None: Outcome.IN_FLIGHT,
     Ending.TIMED_OUT: Outcome.TIMEOUT,
     Ending.REFUSED: Outcome.REFUSED,
@@ -107,7 +107,7 @@ def read_reply(exchange: Exchange, reader: Reader, *, stream: bool, secrets: tup
     except Http1Error as error:
         reply.outcome = Outcome.MALFORMED
         reply.error = str(error)
-    unfinished = _IF_UNFINISHED.get(exchange.ending)
+    unfinished = IF_UNFINISHED.get(exchange.ending)
     answered = exchange.ending is Ending.RESET and reply.http_status >= 300
     if unfinished is not None and not answered:
         reply.outcome = unfinished

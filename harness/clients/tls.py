@@ -16,6 +16,9 @@ from harness.clients.base import Timeouts
 from harness.clients.wire import READ_BYTES, Wire
 from harness.errors import UsageError
 
+RECORD_BYTES = 16384
+"""The most that one record holds, and so one read gives."""
+
 
 @cache
 def tls_context(ca_file: str | None, verify: bool) -> ssl.SSLContext:
@@ -49,11 +52,23 @@ class TlsWire(Wire):
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._unsent = b""
+        self._session: ssl.SSLSession | None = None
+        self._established = False
+
+    def close(self) -> None:
+        # A user that comes back resumes its own session, as a browser would. Users do not share one: the server
+        # would then be spared the handshakes that as many real users make.
+        if self._tls is not None and self._established:
+            self._session = self._tls.session or self._session
+        self._tls, self._established = None, False
+        super().close()
 
     def _handshake(self, sock: _socket.socket) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._unsent = b""
-        self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_hostname=self.host)
+        self._tls = self._context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=self.host, session=self._session
+        )
         self._recv = self._recv_plain
         while True:
             try:
@@ -71,6 +86,7 @@ class TlsWire(Wire):
                 raise
             else:
                 self._flush(sock)
+                self._established = True
                 return
 
     def _wait_readable(self, sock: _socket.socket) -> None:
@@ -83,17 +99,28 @@ class TlsWire(Wire):
 
     def _recv_plain(self, size: int) -> bytes:
         """Receive once and decrypt all of it: a rest left in the BIO would never be announced."""
-        sock, tls = self._sock, self._tls
+        sock, tls, incoming = self._sock, self._tls, self._incoming
         assert sock is not None and tls is not None
         data = sock.recv(size)
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-        plain: list[bytes] = []
+        if not data:
+            incoming.write_eof()
+            return self._decrypt(tls, b"")
+        incoming.write(data)
+        try:
+            plain = tls.read(RECORD_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return self._decrypt(tls, b"")
+        # The common case, one whole record, needs no second read to be told by an exception that there is no more.
+        if not incoming.pending and not tls.pending() and not self._outgoing.pending and not self._unsent and plain:
+            return plain
+        return self._decrypt(tls, plain)
+
+    def _decrypt(self, tls: ssl.SSLObject, first: bytes) -> bytes:
+        """Read until TLS wants more bytes, and say what it has to say itself (a key update, an alert)."""
+        plain = [first] if first else []
         while True:
             try:
-                piece = tls.read(READ_BYTES)
+                piece = tls.read(RECORD_BYTES)
             except ssl.SSLWantReadError:
                 break
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
@@ -104,7 +131,8 @@ class TlsWire(Wire):
                 return b""
             plain.append(piece)
         if (self._outgoing.pending or self._unsent) and not self._sending:
-            self._flush(sock)  # never between two pieces of a request
+            assert self._sock is not None
+            self._flush(self._sock)  # never between two pieces of a request
         if not plain:
             raise BlockingIOError
         return plain[0] if len(plain) == 1 else b"".join(plain)

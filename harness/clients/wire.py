@@ -280,9 +280,9 @@ class Wire:
             add_time, add_part = self._add_time, self._add_part
             add_time(now)
             add_part(data)
-            # The body ends with an empty line, after "0" or trailers: a read that ends otherwise is
-            # not its end. Reads shorter than that line may hold a piece of it.
-            if len(data) < 4 or data.endswith(b"\r\n\r\n"):
+            # The body ends with an empty line, after "0" or trailers. The read that brings its last byte holds
+            # all of CRLF CRLF, whatever a broken server sends after it, or starts inside it.
+            if data[0] < 14 or b"\r\n\r\n" in data:
                 self._scan_new_parts()
         else:
             self._finish(Ending.CLOSED, "closed inside the stream")

@@ -14,6 +14,7 @@ from harness.errors import ExitCode, HarnessError
 
 try:  # these take most of the time to start, in which Ctrl-C is to show no stack trace either
     from harness.loadgen.leader import Leader, end_forked_workers
+    from harness.loadgen.limits import await_master, master_of
     from harness.loadgen.options import add_options
     from harness.loadgen.users import ScenarioUser
     from harness.loadgen.worker import WorkerSide
@@ -28,6 +29,13 @@ def install(scenario: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     leader_pid = os.getpid()  # --processes forks later
+    master = master_of(sys.argv[1:], os.environ)
+    if master is not None:  # Locust connects before it fires any event
+        try:
+            await_master(*master)
+        except HarnessError as error:
+            sys.stderr.write(f"harness: {error}\n")
+            sys.exit(error.exit_code)
 
     @events.init_command_line_parser.add_listener
     def _options(parser: Any, **_: Any) -> None:

@@ -16,9 +16,12 @@ import pyarrow as pa
 from gevent.event import AsyncResult, Event
 
 from harness.cell import Cell
+from harness.certificate import Certificate
 from harness.errors import HarnessError, RunDirectoryError
 from harness.loadgen import messages
+from harness.loadgen.certifier import SeenRate
 from harness.loadgen.looks import LiveSamples
+from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.progress import Progress
 from harness.loadgen.recorder import from_bytes
 from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 _END_GRACE_S = 5.0
 """How long workers get, beyond the drain, to report their end."""
 _SPAWN_GRACE_S = 60.0
+_LEAD_S = 0.5
+"""An open loop's zero lies this far ahead of the message that names it, so that no worker hears of it too late."""
 
 
 class Run:
@@ -60,12 +65,19 @@ class Run:
         self._ended: set[int] = set()
         self._all_ended = Event()
         self._live = LiveSamples(cell)
+        self.seen_rate = SeenRate()
+        self.certificate = Certificate()
         self._surveyed = Event()
         self._survey = 0
         self._survey_replies = 0
         self._users_reached: int | None = None
         self._looks = [Look(at_s=at) for at in cell.looks]
+        self._open = cell.scenario.arrivals is not None
         self._load = self.manifest.load
+        if self._open:
+            scheduled = len(schedule_of(cell))
+            self._load = self._load.model_copy(update={"arrivals_scheduled": scheduled})
+            self.manifest = self.manifest.model_copy(update={"load": self._load})
 
     def begin(self) -> None:
         """Open the run directory, hand the cell to the workers and start conducting."""
@@ -78,6 +90,10 @@ class Run:
         """End the run; the first reason counts. Returns at once: wait for ``done``."""
         if not self._interrupted.ready():
             self._interrupted.set(reason)
+
+    @property
+    def interrupted(self) -> bool:
+        return self._interrupted.ready()
 
     def spawning_complete(self) -> None:
         self._spawned.set()
@@ -98,6 +114,7 @@ class Run:
             self.interrupt("the run directory cannot be written")
             return
         self._live.add(batch)
+        self.seen_rate.add(batch)
 
     def on_survey_reply(self, data: dict[str, Any]) -> None:
         if data["survey"] == self._survey:
@@ -146,7 +163,9 @@ class Run:
                 return "spawning too slow"
         start = self._start_clock()
         timing = self.cell.timing
-        self._send(messages.START, {"warm_up_s": timing.warm_up_s})
+        zero_s = self._load.started_s or 0.0
+        zeros = [(worker, facts.monotonic_s(zero_s)) for worker, facts in sorted(self._workers.items())]
+        self._send(messages.START, {"warm_up_s": timing.warm_up_s, "zeros": zeros})
         for number, look in enumerate(self._looks):
             reason = self._wait(start + look.at_s, start)
             if reason:
@@ -165,10 +184,11 @@ class Run:
 
     def _start_clock(self) -> float:
         """Set the run clock's zero and write it down at once: a run killed from here on can still be judged."""
-        start = time.monotonic()
+        lead_s = _LEAD_S if self._open else 0.0
+        start, started_s = time.monotonic() + lead_s, time.time() + lead_s
         users = int(self._environment.runner.user_count) if self._environment.runner else 0
         self._load = self._load.model_copy(
-            update={"started_s": time.time(), "users_reached": users, "looks": tuple(self._looks)}
+            update={"started_s": started_s, "users_reached": users, "looks": tuple(self._looks)}
         )
         workers = tuple(facts for _, facts in sorted(self._workers.items()))
         self.manifest = self.manifest.model_copy(
@@ -194,6 +214,8 @@ class Run:
     def _tell_load(self, start: float) -> None:
         timing, elapsed = self.cell.timing, time.monotonic() - start
         users = int(self._environment.runner.user_count) if self._environment.runner else 0
+        if self._open:
+            users = 0
         if self._users_reached is None or users < self._users_reached:
             self._users_reached = users
         phase = "warm-up" if elapsed < timing.warm_up_s else "load" if elapsed < timing.run_time_s else "tail"
@@ -242,12 +264,17 @@ class Run:
                 "complete": complete,
                 "looks": tuple(self._looks),
                 "samples_written": self._writer.samples_written,
+                **self._arrivals(),
             }
         )
         workers = tuple(facts for _, facts in sorted(self._workers.items()))
         self.manifest = self.manifest.model_copy(update={"load": load, "workers": workers})
         self._close()
         self.done.set()
+
+    def _arrivals(self) -> dict[str, int]:
+        names = ("arrivals_due", "arrivals_late", "arrivals_not_started")
+        return {name: sum(getattr(facts, name) for facts in self._workers.values()) for name in names}
 
     def _close(self) -> None:
         self._writer.close()

@@ -35,8 +35,10 @@ class Health:
         while True:
             gevent.sleep(max(0.0, due - time.monotonic()))
             now = time.monotonic()
-            self._lags.append(now - due)
-            due = max(due + _PERIOD_S, now)
+            # One reading for every moment that was missed: a stall of a second is ten late readings, not one.
+            while due <= now:
+                self._lags.append(now - due)
+                due += _PERIOD_S
 
     def lag_s(self, percentile: float) -> float | None:
         """Hub lag in seconds at a percentile (0..100); None before the first reading."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import signal
 import subprocess
 import sys
@@ -16,10 +15,14 @@ import psutil
 from gevent.event import Event
 
 from harness.cell import Cell, new_run_id
+from harness.certify import excesses
 from harness.dataset import read_workload
 from harness.errors import ExitCode, HarnessError, LoadError
 from harness.loadgen import messages
+from harness.loadgen.certifier import Certifier
 from harness.loadgen.coordinator import Run
+from harness.loadgen.limits import check_limits
+from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.options import RUNS, cell_from
 from harness.loadgen.progress import Progress
 from harness.loadgen.target import target_of
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
     from locust.runners import Runner
 
 _VERDICT_CODES = (ExitCode.PASS, ExitCode.FAIL, ExitCode.INCONCLUSIVE, ExitCode.INVALID)
-_SPARE_FILES = 200
-"""Descriptors besides one socket a user: libraries, logs, Locust's own sockets."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,18 @@ class Leader:
         self._standalone = not options.cell
         self._cell = cell_from(options, scenario)
         self._first = True
-        _check_limits(self._cell.scenario.users, options.processes or 1)
+        check_limits(self._cell.in_flight_expected, options.processes or 1)
         # Everything that can be wrong is found before a server starts.
         target_of(self._cell.connection.model_copy(update={"url": self._cell.connection.url or "http://127.0.0.1"}))
         read_workload(self._cell.scenario.workload)
+        self._open = self._cell.scenario.arrivals is not None
+        if self._open:
+            schedule_of(self._cell)
         self._progress = Progress(Path(options.progress_file) if options.progress_file else None)
-        options.num_users = self._cell.scenario.users
+        # In an open loop a user of Locust's is one worker's whole load; the web form's number changes nothing.
+        workers = max(options.processes or 1, options.expect_workers or 1)
+        options.num_users = workers if self._open else self._cell.scenario.users
+        options.spawn_rate = options.num_users if self._open else options.spawn_rate
         options.spawn_rate = options.spawn_rate or self._cell.scenario.users / self._cell.timing.spawn_s
         options.run_time = None  # the run's end is ours
         self._run: Run | None = None
@@ -67,6 +74,7 @@ class Leader:
         gevent.signal_handler(signal.SIGINT, self._on_interrupt)
         self._early_terminate = gevent.signal_handler(signal.SIGTERM, self._on_interrupt)
         self._start_server()
+        self._certifier = Certifier(runner, share=not self._standalone)
         if web_ui is not None:
             self._begin()
         runner.register_message(messages.HELLO, self._forward("on_hello"))
@@ -91,7 +99,7 @@ class Leader:
                 cell.scenario,
                 log_file=self._server_log,
                 work_dir=cell.run_dir,
-                users=cell.scenario.users,
+                users=cell.in_flight_expected,
                 gpu=cell.gpu,
                 connection=cell.connection,
                 calibration=cell.calibration or None,
@@ -120,7 +128,7 @@ class Leader:
         self._begin()
         cell = self._cell
         users = self._runner.target_user_count or cell.scenario.users
-        if users != cell.scenario.users:  # changed in the web form
+        if users != cell.scenario.users and not self._open:  # changed in the web form
             cell = cell.model_copy(update={"scenario": cell.scenario.model_copy(update={"users": users})})
         if not self._first:
             run = new_run_id(cell.scenario.name, cell.stack.name)
@@ -135,6 +143,7 @@ class Leader:
                 server_facts=self._server_facts,
                 server_died=self._server_died,
             )
+            self._certify(self._run)
             self._run.begin()
         except HarnessError as error:
             self._fail(error)
@@ -183,6 +192,8 @@ class Leader:
         run.done.wait()
         code: int = ExitCode.LOAD
         try:
+            rate = run.seen_rate.peak_per_s
+            self._certifier.after(run.cell, run.certificate, rate, lambda: self._interrupts > 1)
             if self._web_ui is None:
                 self._resources.close()
             self._progress.tell("seal")
@@ -202,6 +213,14 @@ class Leader:
             self._runner.quit()
         elif self._runner.state in ("running", "spawning"):
             self._runner.stop()
+
+    def _certify(self, run: Run) -> None:
+        """Certify the client before the run's first user; what would make the run INVALID is said at once."""
+        self._progress.tell("certify")
+        run.certificate = self._certifier.before(run.cell, lambda: run.interrupted)
+        for text in excesses(run.certificate, run.cell.scenario.sla):
+            if not run.interrupted:
+                sys.stderr.write(f"harness: this run will be INVALID: {text}\n")
 
     def _judge(self, cell: Cell) -> int:
         """Judge in a process of its own: nothing of it may run beside load, or in a patched interpreter."""
@@ -239,15 +258,3 @@ def end_forked_workers() -> None:
         with suppress(psutil.Error):  # it may end in this moment
             if child.cmdline() == psutil.Process().cmdline():
                 child.kill()
-
-
-def _check_limits(users: int, processes: int) -> None:
-    """Refuse load that the limit of open files would turn into refused connections."""
-    need = -(-users // processes) + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < need:
-        if hard < need:
-            raise LoadError(
-                f"{users} users need {need} open files, this process may have {hard}: raise it (ulimit -n {need})"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))

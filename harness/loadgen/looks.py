@@ -11,7 +11,7 @@ from harness.cell import Cell
 from harness.evidence import longest_limit
 from harness.metrics import judged_part, read_requests
 from harness.records import LoadFacts, WorkerFacts
-from harness.sla import fails_at_look
+from harness.sla import fails_at_look, measured
 
 
 class LiveSamples:
@@ -48,7 +48,7 @@ class LiveSamples:
         """
         if not self._batches:
             return False
-        objectives = self._cell.scenario.sla
+        objectives = measured(self._cell.scenario.sla, streamed=self._cell.connection.stream)
         table = pa.Table.from_batches([*self._batches, *self._pending])
         judged = judged_part(load, read_requests(table, workers, load), longest_limit(objectives))
         values = {metric: column[judged.rows] for metric, column in judged.requests.values.items()}

@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from harness.arrivals import PATTERNS_HELP
 from harness.catalog import load_catalog
 from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
 from harness.connection import Connection, parse_body, parse_headers
@@ -38,7 +39,10 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--stack", default="", help="a stack of the catalog to start and load")
     group.add_argument("--model", default="", help="model name to ask for (default: the first one served)")
     group.add_argument("--protocol", default="openai-chat", help="protocol of --host")
+    group.add_argument("--no-stream", action="store_true", help="ask for whole answers: only their end is timed")
     group.add_argument("--think-time", type=float, default=None, help="mean think time, seconds")
+    group.add_argument("--rate", type=float, default=None, help="requests/s of an open loop, instead of users")
+    group.add_argument("--arrivals", default=None, help=f"how an open loop's requests arrive: {PATTERNS_HELP}")
     group.add_argument("--output-tokens", type=int, default=None, help="output length to ask for")
     group.add_argument("--dataset", default=None, help="JSONL of your own prompts")
     group.add_argument("--input-tokens", type=int, default=None, help="synthetic prompts of this length")
@@ -84,6 +88,8 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
     overrides = Overrides(
         users=options.num_users,
         think_time_s=options.think_time,
+        rate_rps=options.rate,
+        arrivals=options.arrivals,
         output_tokens=options.output_tokens,
         run_time_s=None if options.run_time is None else float(options.run_time),
         dataset=options.dataset,
@@ -98,6 +104,7 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         headers=parse_headers(options.header),
         extra_body=parse_body(options.extra_body),
         ca_file=options.ca_file,
+        stream=not options.no_stream,
         request_timeout_s=options.request_timeout,
         max_retries=options.max_retries,
     )

@@ -10,7 +10,9 @@ from typing import IO
 
 
 class Progress:
-    """Phases are ``server``, ``spawn``, ``warm-up``, ``load``, ``tail``, ``drain``, ``seal``, ``judge``, ``done``."""
+    """Phases are ``server``, ``certify``, ``spawn``, ``warm-up``, ``load``, ``tail``, ``drain``, ``seal``, ``judge``
+    and ``done``.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._file: IO[str] | None = path.open("a", encoding="utf-8") if path else None

@@ -1,4 +1,4 @@
-"""What one load-generating process does: drives its users, ships their samples, stops when told.
+"""What one load-generating process does: drives its users or arrivals, ships their samples, stops when told.
 
 The process may be the only one (LocalRunner) or one of many (WorkerRunner); messages to and from the
 coordinator look the same.
@@ -7,23 +7,26 @@ coordinator look the same.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import random
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
 
 from harness.cell import Cell
-from harness.clients import CLIENTS, Client, Reply, RetryPolicy
+from harness.clients import CLIENTS, Client, Reply, RetryPolicy, prepare
 from harness.dataset import read_workload
 from harness.loadgen import messages
 from harness.loadgen.health import Health
+from harness.loadgen.open_loop import Arrival, OpenLoop, schedule_of
 from harness.loadgen.recorder import Recorder, to_bytes
 from harness.loadgen.target import target_of
-from harness.records import Outcome, Prompt, WorkerFacts, request_id
+from harness.records import LATE_S, OUT_OF_RESOURCES, Outcome, Prompt, WorkerFacts, request_id
 from harness.schedule import first_delay_s, think_time_sampler
 from harness.workload import PromptSource, prompt_sources
 
@@ -54,6 +57,7 @@ class Session:
         self.worker = worker
         self.issuing = True
         self._environment = environment
+        prepare(cell.connection.protocol)  # here, because it must come after any fork
         self._target = target_of(cell.connection)
         self._client_class = CLIENTS[cell.connection.protocol]
         self._retry = RetryPolicy(max_retries=cell.connection.max_retries)
@@ -70,6 +74,12 @@ class Session:
         self._parked = Event()
         self._health_start: gevent.Greenlet[..., None] | None = None
         self._shipper = gevent.spawn(self._ship_forever)
+        self._arrivals_late = self._arrivals_not_started = 0
+        self._open_loop: OpenLoop | None = None
+        if cell.scenario.arrivals is not None:
+            self._open_source = self._new_source(self._rng("data", "arrivals"))
+            self._open_rng = self._rng("think", "arrivals")
+            self._open_loop = OpenLoop(schedule_of(cell), self._new_client, self._arrive)
 
     def _rng(self, seed: str, user: int | str = "") -> random.Random:
         """A generator of its own for each purpose, worker and user: no two send the same sequence."""
@@ -84,6 +94,9 @@ class Session:
         user = self._users
         self._users += 1
         self._users_peak = max(self._users_peak, self._users)
+        if self._open_loop is not None:  # Locust's user stands for this process, which began at the run clock's zero
+            self._parked.wait()
+            return
         rng = self._rng("think", user)
         source = self._new_source(self._rng("data", user))
         client = self._client_class(self._target, self._retry, rng)
@@ -103,7 +116,6 @@ class Session:
 
     def _loop(self, user: int, client: Client, source: PromptSource, rng: random.Random, due: float) -> None:
         think_s = think_time_sampler(self.cell.scenario.think_time, rng)
-        fire = self._environment.events.request.fire
         answer: str | None = None
         sequence = 0
         while True:
@@ -113,25 +125,72 @@ class Session:
             if not self.issuing:
                 return
             prompt = source.next(answer)
-            self._in_flight[user] = _InFlight(user, sequence, prompt, due, client)
-            reply = client.send(prompt, request_id(self.cell.run, self.worker, user, sequence))
-            if self._in_flight.pop(user, None) is None:
-                return  # recorded as a survivor at the end of the run
-            self._recorder.add(user, sequence, prompt, due, reply)
-            ok = reply.outcome is Outcome.OK
-            fire(
-                request_type=self.cell.connection.protocol,
-                name=self.cell.scenario.name,
-                response_time=(reply.end_s - reply.sent_s) * 1000,
-                response_length=reply.bytes,
-                exception=None if ok else _RequestError(reply),
-                context={},
-            )
-            if not self._in_flight and not self.issuing:
-                self._drained.set()
-            answer = reply.text if ok else None
+            reply = self._ask(self._begin(user, sequence, prompt, due, client))
+            if reply is None:
+                return
+            answer = reply.text if reply.outcome is Outcome.OK else None
             due = reply.end_s + think_s()
             sequence += 1
+
+    def _begin(self, user: int, sequence: int, prompt: Prompt, due: float, client: Client) -> _InFlight:
+        request = self._in_flight[user] = _InFlight(user, sequence, prompt, due, client)
+        return request
+
+    def _ask(self, request: _InFlight) -> Reply | None:
+        """Send, wait and record; None when the end of the run has recorded the request as a survivor."""
+        user, sequence, prompt = request.user, request.sequence, request.prompt
+        reply = request.client.send(prompt, request_id(self.cell.run, self.worker, user, sequence))
+        if self._in_flight.pop(user, None) is None:
+            return None
+        self._recorder.add(user, sequence, prompt, request.scheduled_s, reply)
+        self._environment.events.request.fire(
+            request_type=self.cell.connection.protocol,
+            name=self.cell.scenario.name,
+            response_time=(reply.end_s - reply.sent_s) * 1000,
+            response_length=reply.bytes,
+            exception=None if reply.outcome is Outcome.OK else _RequestError(reply),
+            context={},
+        )
+        if not self._in_flight and not self.issuing:
+            self._drained.set()
+        return reply
+
+    # The open loop ---------------------------------------------------------------------------
+
+    def _new_client(self) -> Client:
+        return self._client_class(self._target, self._retry, self._open_rng)
+
+    def _arrive(self, arrival: Arrival, client: Client) -> Callable[[], None]:
+        """Begin an arrival at its time. Each asks the first turn of a conversation: it has no earlier answer."""
+        request = self._begin(arrival.place, 0, self._open_source.next(None), arrival.due_s, client)
+
+        def ask() -> None:
+            reply = self._ask(request)
+            if reply is not None:
+                self._count(arrival.due_s, reply)
+
+        return ask
+
+    def _count(self, due_s: float, reply: Reply) -> None:
+        if reply.error.startswith(OUT_OF_RESOURCES):
+            self._arrivals_not_started += 1
+        elif reply.sent_s - due_s > LATE_S:
+            self._arrivals_late += 1
+
+    def _not_started(self, place: int, due_s: float, prompt: Prompt) -> None:
+        """Record an arrival whose time came and went without a request."""
+        text = f"{OUT_OF_RESOURCES}: it had no time to start this request before the run ended"
+        reply = Reply(sent_s=math.nan, end_s=time.monotonic(), outcome=Outcome.REFUSED, error=text)
+        self._recorder.add(place, 0, prompt, due_s, reply)
+        self._arrivals_not_started += 1
+
+    def start_arrivals(self, zeros: list[tuple[int, float]]) -> None:
+        """Begin this worker's share; ``zeros`` holds the run clock's zero on the clock of each worker with a share."""
+        for rank, (worker, zero_s) in enumerate(zeros):
+            if self._open_loop is not None and worker == self.worker:
+                self._open_loop.start(zero_s, rank, len(zeros))
+
+    # What the coordinator asks for ------------------------------------------------------------
 
     def started(self, warm_up_s: float) -> None:
         """All users are up: settle the process, and measure its health from the end of the warm-up."""
@@ -156,7 +215,10 @@ class Session:
 
     def end(self, drain_s: float) -> None:
         """Stop issuing, wait for what is in flight, record survivors, ship all and report the end."""
+        left = self._open_loop.finish() if self._open_loop is not None else []
         self.issuing = False
+        for arrival in left:
+            self._not_started(arrival.place, arrival.due_s, self._open_source.next(None))
         self._health.stop()
         if self._health_start is not None:
             self._health_start.kill()
@@ -165,11 +227,18 @@ class Session:
         for request in list(self._in_flight.values()):
             partial = request.client.partial()
             if partial is None:
+                if self._open_loop is not None:
+                    del self._in_flight[request.user]
+                    self._not_started(request.user, request.scheduled_s, request.prompt)
                 continue
+            if self._open_loop is not None:
+                self._count(request.scheduled_s, partial)
             partial.end_s = time.monotonic()
             partial.error = partial.error or "still in flight when the run ended"
             del self._in_flight[request.user]
             self._recorder.add(request.user, request.sequence, request.prompt, request.scheduled_s, partial)
+        if self._open_loop is not None:
+            self._open_loop.close()
         self._shipper.kill()
         self._ship()
         self._send(messages.END, {"facts": self.facts().model_dump_json()})
@@ -188,6 +257,9 @@ class Session:
             hub_lag_max_s=self._health.lag_s(100),
             cpu_share=self._health.cpu_share(),
             users_peak=self._users_peak,
+            arrivals_due=self._open_loop.due if self._open_loop is not None else 0,
+            arrivals_late=self._arrivals_late,
+            arrivals_not_started=self._arrivals_not_started,
         )
 
     def hello(self) -> None:

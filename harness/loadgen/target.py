@@ -29,6 +29,7 @@ def target_of(connection: Connection) -> Target:
         headers={name: _expand(name, value) for name, value in connection.headers.items()},
         extra_body=connection.extra_body,
         ca_file=connection.ca_file,
+        stream=connection.stream,
         timeouts=Timeouts(total_s=connection.request_timeout_s, connect_s=connection.connect_timeout_s),
     )
 

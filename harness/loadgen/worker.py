@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from harness.cell import Cell
+from harness.certificate import Shape
 from harness.errors import ExitCode
 from harness.loadgen import messages, recorder
+from harness.loadgen.rehearsal import rehearse
 from harness.loadgen.session import Session
 from harness.loadgen.users import ScenarioUser
 
@@ -36,6 +38,7 @@ class WorkerSide:
         self._runner: Any = runner
         self._session: Session | None = None
         recorder.warm_up()
+        runner.register_message(messages.CERTIFY, self._on_certify)
         runner.register_message(messages.CELL, self._on_cell)
         runner.register_message(messages.START, self._on_start)
         runner.register_message(messages.SURVEY, self._on_survey)
@@ -65,6 +68,17 @@ class WorkerSide:
             if os.getppid() != leader_pid:  # it has ended already
                 os._exit(ExitCode.INTERRUPTED)
 
+    def _on_certify(self, environment: Environment, msg: Any, **_: Any) -> None:
+        cell = Cell.model_validate_json(msg.data["cell"])
+        shape = Shape.model_validate_json(msg.data["shape"])
+
+        def certify() -> None:
+            certificate = rehearse(environment, cell, shape, self._runner.worker_index)
+            self._runner.send_message(messages.CERTIFIED, {"certificate": certificate.model_dump_json()})
+
+        # A greenlet of its own: messages of others, the interrupt's among them, must get through meanwhile.
+        gevent.spawn(certify)
+
     def _on_cell(self, environment: Environment, msg: Any, **_: Any) -> None:
         cell = Cell.model_validate_json(msg.data["cell"])
         self._session = Session(environment, cell, self._runner.worker_index)
@@ -74,6 +88,7 @@ class WorkerSide:
     def _on_start(self, msg: Any, **_: Any) -> None:
         if self._session is not None:
             self._session.started(msg.data["warm_up_s"])
+            self._session.start_arrivals(msg.data["zeros"])
 
     def _on_survey(self, msg: Any, **_: Any) -> None:
         if self._session is not None:

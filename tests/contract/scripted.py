@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import gevent
 import gevent.socket
@@ -22,7 +22,8 @@ CA = str(CERTS / "test_only_ca.pem")
 OTHER_CA = str(CERTS / "test_only_other_ca.pem")
 
 Step = bytes | Callable[[], None]
-End = Literal["keep", "close", "reset", "stall"]
+End = str
+"""``keep``, ``close``, ``reset`` or ``stall``."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class ScriptedServer:
         self._released.set()
         gevent.killall(self._greenlets)
         self._listener.close()
+
+    @property
+    def request_ids(self) -> list[str]:
+        return [request.partition(b"X-Request-Id: ")[2].partition(b"\r\n")[0].decode() for request in self.requests]
+
+    def release(self) -> None:
+        """Let every stalled script end."""
+        self._released.set()
 
     @property
     def url(self) -> str:

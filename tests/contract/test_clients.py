@@ -1,10 +1,12 @@
-"""One suite for every protocol, over TCP and over TLS: real sockets, a server that follows a script."""
+"""One suite for every protocol, over TCP and over TLS: real sockets, a server that follows a script.
+
+A protocol supplies its transcripts. Tests that are about HTTP's bytes say so with ``http_only``.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import select
 import socket
 from collections.abc import Callable
@@ -12,20 +14,19 @@ from time import monotonic
 from typing import Any
 
 import gevent
-import msgspec
 import pytest
 from gevent.hub import get_hub
-from pydantic import SecretStr
 
 from harness.clients import CLIENTS, Target, Timeouts
 from harness.clients.base import RetryPolicy
 from harness.clients.streaming import StreamingClient
 from harness.records import Message, Outcome, Prompt
+from tests.contract.grpc_transcripts import GRPC_TRANSCRIPTS
+from tests.contract.grpc_transcripts import PROTOCOL as GRPC
 from tests.contract.scripted import CA, Script, ScriptedServer, closing, until
 from tests.contract.transcripts import TRANSCRIPTS, Transcript, good, ids
 
 PROMPT = Prompt("p1", (Message("system", "Translate."), Message("user", "Guten Tag")), output_tokens=7)
-KEY = "sk-very-secret-0123456789"
 
 
 @pytest.fixture(params=[False, True], ids=["tcp", "tls"])
@@ -36,10 +37,22 @@ def tls(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(params=sorted(CLIENTS))
 def transcript(request: pytest.FixtureRequest) -> Transcript:
     """A protocol's answer without any fault."""
-    return good(request.param)
+    marker = request.node.get_closest_marker("http_only")
+    if marker is not None and request.param == GRPC:
+        pytest.skip(marker.args[0])
+    return GRPC_TRANSCRIPTS[0] if request.param == GRPC else good(request.param)
 
 
-def client_of(server: ScriptedServer, protocol: str, retry: RetryPolicy | None = None, **target: Any) -> Any:
+def serve(answer: Transcript, scripts: list[Script], tls: bool = False) -> Any:
+    """A protocol's server; gRPC's works only in the process where its tests run."""
+    if answer.protocol != GRPC:
+        return ScriptedServer(scripts, tls)
+    from tests.contract.grpc_server import GrpcServer
+
+    return GrpcServer(scripts, tls)
+
+
+def client_of(server: Any, protocol: str, retry: RetryPolicy | None = None, **target: Any) -> Any:
     settings = {"model": "m", "ca_file": CA, "timeouts": Timeouts(total_s=20), **target}
     return CLIENTS[protocol](Target(url=server.url, protocol=protocol, **settings), retry)
 
@@ -58,19 +71,20 @@ def seen(client: StreamingClient, count: int) -> Callable[[], None]:
 
 
 def test_every_transcript_has_a_protocol() -> None:
-    assert {t.protocol for t in TRANSCRIPTS} == set(CLIENTS)
+    assert {t.protocol for t in (*TRANSCRIPTS, *GRPC_TRANSCRIPTS)} == set(CLIENTS)
 
 
-@pytest.mark.parametrize("case", TRANSCRIPTS, ids=ids)
+@pytest.mark.parametrize("case", [*TRANSCRIPTS, *GRPC_TRANSCRIPTS], ids=ids)
 def test_transcript(case: Transcript, tls: bool) -> None:
     with (
-        ScriptedServer([Script(case.pieces, case.end)], tls) as server,
+        serve(case, [Script(case.pieces, case.end)], tls) as server,
         closing(client_of(server, case.protocol, stream=case.stream)) as client,
     ):
         reply = client.send(PROMPT, "run/0/0/0")
     expected = dict(case.facts)
     assert {name: getattr(reply, name) for name in expected} == expected
-    assert reply.sent_s < reply.first_byte_s <= reply.end_s
+    assert reply.sent_s < reply.end_s
+    assert not reply.bytes or reply.sent_s < reply.first_byte_s <= reply.end_s
     if case.facts["outcome"] is Outcome.OK:
         assert client.interrupted is None
 
@@ -78,7 +92,7 @@ def test_transcript(case: Transcript, tls: bool) -> None:
 def test_each_read_has_its_own_time(transcript: Transcript, tls: bool) -> None:
     """A head long before the first token is the first byte, and no token."""
     moments: list[float] = []
-    with ScriptedServer([], tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with serve(transcript, [], tls) as server, closing(client_of(server, transcript.protocol)) as client:
         steps: list[Any] = []
         sent = 0
         for piece in transcript.pieces:
@@ -96,28 +110,36 @@ def test_each_read_has_its_own_time(transcript: Transcript, tls: bool) -> None:
 
 def test_a_connection_serves_many_requests(transcript: Transcript, tls: bool) -> None:
     script = Script(transcript.pieces)
-    with ScriptedServer([script] * 3, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with (
+        serve(transcript, [script] * 3, tls) as server,
+        closing(client_of(server, transcript.protocol)) as client,
+    ):
         client.open()
         replies = [client.send(PROMPT, f"run/0/0/{k}") for k in range(3)]
         assert server.accepts == 1
     assert [r.outcome for r in replies] == [Outcome.OK] * 3
     assert [r.connect_s for r in replies] == [0.0] * 3
-    assert [b"X-Request-Id: run/0/0/%d\r\n" % k in r for k, r in enumerate(server.requests)] == [True] * 3
+    assert server.request_ids == [f"run/0/0/{k}" for k in range(3)]
 
 
+@pytest.mark.http_only("grpcio keeps its connections itself: see test_grpc.py")
 def test_a_server_that_closes_an_idle_connection_costs_nothing(transcript: Transcript, tls: bool) -> None:
     script = Script(transcript.pieces, "close")
-    with ScriptedServer([script] * 2, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with (
+        serve(transcript, [script] * 2, tls) as server,
+        closing(client_of(server, transcript.protocol)) as client,
+    ):
         for count in (1, 2):
             assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.OK
             until(lambda: not client._wire.connected, "the client noticed the close")
             assert server.accepts == count
 
 
+@pytest.mark.http_only("grpcio keeps its connections itself: see test_grpc.py")
 def test_an_idle_connection_stays_open(transcript: Transcript, tls: bool) -> None:
     """TLS sends session tickets when nothing was asked: they are no reason to close."""
     with (
-        ScriptedServer([Script(transcript.pieces)], tls) as server,
+        serve(transcript, [Script(transcript.pieces)], tls) as server,
         closing(client_of(server, transcript.protocol)) as client,
     ):
         client.open()
@@ -128,12 +150,24 @@ def test_an_idle_connection_stays_open(transcript: Transcript, tls: bool) -> Non
         assert server.accepts == 1
 
 
+@pytest.mark.http_only("a header of HTTP; gRPC says GOAWAY, which grpcio follows itself")
 def test_a_server_may_ask_to_close(transcript: Transcript, tls: bool) -> None:
     """It said so, and keeps the connection open all the same: the client must not use it again."""
     refusal = b"HTTP/1.1 500 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     scripts = [Script([refusal]), Script(transcript.pieces)]
-    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
         assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.HTTP_ERROR
+        assert not client._wire.connected
+        assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.OK
+        assert server.accepts == 2
+
+
+@pytest.mark.http_only("bytes between two answers exist only in HTTP/1.1")
+def test_bytes_after_the_end_close_the_connection(transcript: Transcript, tls: bool) -> None:
+    scripts = [Script((*transcript.pieces[:-1], transcript.pieces[-1] + b"junk")), Script(transcript.pieces)]
+    with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+        reply = client.send(PROMPT, "run/0/0/0")
+        assert (reply.outcome, reply.end_s - reply.sent_s < 5) == (Outcome.OK, True)
         assert not client._wire.connected
         assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.OK
         assert server.accepts == 2
@@ -141,16 +175,17 @@ def test_a_server_may_ask_to_close(transcript: Transcript, tls: bool) -> None:
 
 def test_an_answer_that_began_is_not_asked_for_again(transcript: Transcript, tls: bool) -> None:
     scripts = [Script(transcript.pieces), Script(transcript.pieces[:2], "close"), Script(transcript.pieces)]
-    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
         assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.OK
         assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.TRUNCATED
         assert (server.accepts, len(server.requests)) == (1, 2)
 
 
+@pytest.mark.http_only("grpcio keeps its connections itself: see test_grpc.py")
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_a_stale_connection_is_replaced_once(transcript: Transcript, tls: bool, end: Any) -> None:
     scripts = [Script(transcript.pieces), Script((), end), Script(transcript.pieces)]
-    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
         assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.OK
         reply = client.send(PROMPT, "run/0/0/1")
         assert (server.accepts, len(server.requests)) == (2, 3)
@@ -160,7 +195,7 @@ def test_a_stale_connection_is_replaced_once(transcript: Transcript, tls: bool, 
 
 def test_a_fresh_connection_is_not_replaced(transcript: Transcript, tls: bool) -> None:
     scripts = [Script((), "close"), Script(transcript.pieces)]
-    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
         reply = client.send(PROMPT, "run/0/0/0")
         assert server.accepts == 1
     assert reply.outcome is Outcome.RESET
@@ -173,7 +208,7 @@ def test_time_out(transcript: Transcript, tls: bool, limit: str) -> None:
     timeouts = Timeouts(**{"total_s": 20.0, limit: 0.15})
     scripts = [Script(steps, "stall"), Script(transcript.pieces)]
     with (
-        ScriptedServer(scripts, tls) as server,
+        serve(transcript, scripts, tls) as server,
         closing(client_of(server, transcript.protocol, timeouts=timeouts)) as client,
     ):
         reply = client.send(PROMPT, "run/0/0/0")
@@ -182,7 +217,8 @@ def test_time_out(transcript: Transcript, tls: bool, limit: str) -> None:
         assert 0.14 < reply.end_s - reply.sent_s < 5
         assert math.isnan(reply.first_token_s) == (limit == "first_byte_s")
         assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.OK
-        assert server.accepts == 2  # the stalled answer may still come: its connection is of no use
+        # the stalled answer may still come: its connection is of no use, unless calls share it
+        assert server.accepts == (1 if transcript.protocol == GRPC else 2)
 
 
 def watchers() -> int:
@@ -192,11 +228,9 @@ def watchers() -> int:
 
 
 @pytest.mark.parametrize("pieces", [0, 3], ids=["before the answer", "inside the stream"])
-def test_a_kill_leaves_the_facts_and_nothing_else(transcript: Transcript, tls: bool, pieces: int) -> None:
-    with ScriptedServer([Script(transcript.pieces[:pieces], "stall")], tls) as server:
+def test_a_kill_leaves_the_facts(transcript: Transcript, tls: bool, pieces: int) -> None:
+    with serve(transcript, [Script(transcript.pieces[:pieces], "stall")], tls) as server:
         client = client_of(server, transcript.protocol)
-        gevent.sleep(0)
-        descriptors, active = len(os.listdir("/proc/self/fd")), watchers()  # noqa: PTH208
         user = gevent.spawn(client.send, PROMPT, "run/0/0/0")
         sent = sum(map(len, transcript.pieces[:pieces]))
         until(server.asked.is_set, "the request at the server")
@@ -210,15 +244,30 @@ def test_a_kill_leaves_the_facts_and_nothing_else(transcript: Transcript, tls: b
         assert reply.sent_s < reply.end_s
         assert client.in_flight_since is None
         assert client.partial() is None
+        client.close()
+
+
+@pytest.mark.http_only("the channels belong to all users: see test_grpc.py")
+@pytest.mark.parametrize("pieces", [0, 3], ids=["before the answer", "inside the stream"])
+def test_a_kill_leaves_nothing_else(transcript: Transcript, tls: bool, pieces: int) -> None:
+    with ScriptedServer([Script(transcript.pieces[:pieces], "stall")], tls) as server:
+        client = client_of(server, transcript.protocol)
+        gevent.sleep(0)
+        descriptors, active = len(os.listdir("/proc/self/fd")), watchers()  # noqa: PTH208
+        user = gevent.spawn(client.send, PROMPT, "run/0/0/0")
+        until(server.asked.is_set, "the request at the server")
+        seen(client, sum(map(len, transcript.pieces[:pieces])))()
+        user.kill()
         assert not client._wire.connected
-        server._released.set()
+        server.release()
         until(lambda: server.open == 0, "the server's side closed")
         assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
         assert watchers() == active
 
 
+@pytest.mark.http_only("grpcio keeps its connections itself: see test_grpc.py")
 def test_a_clean_client_leaves_nothing(transcript: Transcript, tls: bool) -> None:
-    with ScriptedServer([Script(transcript.pieces)], tls) as server:
+    with serve(transcript, [Script(transcript.pieces)], tls) as server:
         client = client_of(server, transcript.protocol)
         gevent.sleep(0)
         descriptors, active = len(os.listdir("/proc/self/fd")), watchers()  # noqa: PTH208
@@ -230,19 +279,19 @@ def test_a_clean_client_leaves_nothing(transcript: Transcript, tls: bool) -> Non
 
 
 def test_close_from_outside_ends_the_request(transcript: Transcript, tls: bool) -> None:
-    with ScriptedServer([Script(transcript.pieces[:3], "stall")], tls) as server:
+    with serve(transcript, [Script(transcript.pieces[:3], "stall")], tls) as server:
         client = client_of(server, transcript.protocol)
         user = gevent.spawn(client.send, PROMPT, "run/0/0/0")
         until(server.asked.is_set, "the request at the server")
         seen(client, sum(map(len, transcript.pieces[:3])))()
         client.close()
         assert user.get(timeout=10).outcome is Outcome.CANCELLED
-        assert not client._wire.connected
+        assert transcript.protocol == GRPC or not client._wire.connected
 
 
 def test_a_callers_time_out_passes_through(transcript: Transcript, tls: bool) -> None:
     with (
-        ScriptedServer([Script((), "stall")], tls) as server,
+        serve(transcript, [Script((), "stall")], tls) as server,
         closing(client_of(server, transcript.protocol)) as client,
     ):
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
@@ -250,6 +299,7 @@ def test_a_callers_time_out_passes_through(transcript: Transcript, tls: bool) ->
         assert client.interrupted.outcome is Outcome.CANCELLED
 
 
+@pytest.mark.http_only("it breaks the wire's own callback; gRPC has none of ours")
 def test_an_exception_in_the_callback_reaches_the_user(transcript: Transcript, tls: bool) -> None:
     def broken(_size: int) -> bytes:
         raise ZeroDivisionError
@@ -258,18 +308,22 @@ def test_an_exception_in_the_callback_reaches_the_user(transcript: Transcript, t
         client._wire._recv = broken
 
     script = Script((transcript.pieces[0], lambda: seen(client, len(transcript.pieces[0]))(), breaks, b"x"), "stall")
-    with ScriptedServer([script], tls) as server:
+    with serve(transcript, [script], tls) as server:
         client = client_of(server, transcript.protocol)
         with pytest.raises(ZeroDivisionError), gevent.Timeout(10):
             client.send(PROMPT, "run/0/0/0")
         assert not client._wire.connected
 
 
+@pytest.mark.http_only("a refusal written in HTTP; gRPC's is in test_grpc.py")
 def test_retries_count_in_the_users_time(transcript: Transcript, tls: bool) -> None:
     busy = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0.2\r\nContent-Length: 0\r\n\r\n"
     scripts = [Script([busy]), Script([busy]), Script(transcript.pieces)]
     retry = RetryPolicy(max_retries=2, base_s=0.001)
-    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol, retry)) as client:
+    with (
+        serve(transcript, scripts, tls) as server,
+        closing(client_of(server, transcript.protocol, retry)) as client,
+    ):
         reply = client.send(PROMPT, "run/0/0/0")
         assert len(server.requests) == 3
         assert server.requests[0] == server.requests[2]
@@ -277,19 +331,21 @@ def test_retries_count_in_the_users_time(transcript: Transcript, tls: bool) -> N
     assert 0.4 <= reply.retry_s < reply.first_byte_s - reply.sent_s
 
 
+@pytest.mark.http_only("a refusal written in HTTP; gRPC's is in test_grpc.py")
 def test_no_retry_unless_asked_for(transcript: Transcript) -> None:
     busy = Script([b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"])
-    with ScriptedServer([busy] * 2) as server, closing(client_of(server, transcript.protocol)) as client:
+    with serve(transcript, [busy] * 2) as server, closing(client_of(server, transcript.protocol)) as client:
         reply = client.send(PROMPT, "run/0/0/0")
         assert len(server.requests) == 1
     assert (reply.outcome, reply.retries, reply.retry_after_s) == (Outcome.HTTP_ERROR, 0, 1.0)
 
 
+@pytest.mark.http_only("a refusal written in HTTP; gRPC's is in test_grpc.py")
 def test_a_kill_between_two_tries_keeps_the_first(transcript: Transcript) -> None:
     busy = Script([b"HTTP/1.1 503 Busy\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"])
     retry, patient = RetryPolicy(max_retries=1), Timeouts(total_s=300)
     with (
-        ScriptedServer([busy]) as server,
+        serve(transcript, [busy]) as server,
         closing(client_of(server, transcript.protocol, retry, timeouts=patient)) as client,
     ):
         user = gevent.spawn(client.send, PROMPT, "run/0/0/0")
@@ -298,30 +354,22 @@ def test_a_kill_between_two_tries_keeps_the_first(transcript: Transcript) -> Non
         assert (client.interrupted.outcome, client.interrupted.http_status) == (Outcome.CANCELLED, 503)
 
 
-def test_refused() -> None:
+@pytest.mark.parametrize("protocol", sorted(CLIENTS))
+def test_refused(protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    for protocol in CLIENTS:
-        reply = CLIENTS[protocol](Target(url=f"http://127.0.0.1:{port}", model="m")).send(PROMPT, "run/0/0/0")
-        assert reply.outcome is Outcome.REFUSED
-        assert reply.error == f"cannot connect to 127.0.0.1:{port}: Connection refused"
-        assert reply.sent_s <= reply.end_s
-
-
-def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lookup(*_: object) -> Any:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr("gevent.socket.getaddrinfo", lookup)
-    reply = CLIENTS["openai-chat"](Target(url="http://no.such.host.invalid", model="m")).send(PROMPT, "r/0/0/0")
+    with closing(CLIENTS[protocol](Target(url=f"http://127.0.0.1:{port}", model="m"))) as client:
+        client.open()
+        reply = client.send(PROMPT, "run/0/0/0")
     assert reply.outcome is Outcome.REFUSED
-    assert "Name or service not known" in reply.error
+    assert reply.error == f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    assert reply.sent_s <= reply.end_s
 
 
 def test_a_long_request_and_a_slow_reader(transcript: Transcript, tls: bool) -> None:
     prompt = Prompt("long", (Message("user", "é" * 3_000_000),), 1)
     with (
-        ScriptedServer([Script(transcript.pieces)] * 2, tls) as server,
+        serve(transcript, [Script(transcript.pieces)] * 2, tls) as server,
         closing(client_of(server, transcript.protocol)) as client,
     ):
         assert client.send(prompt, "run/0/0/0").outcome is Outcome.OK
@@ -330,41 +378,13 @@ def test_a_long_request_and_a_slow_reader(transcript: Transcript, tls: bool) -> 
         assert server.accepts == 1
 
 
+@pytest.mark.http_only("a refusal written in HTTP, before the request was read")
 def test_an_answer_before_the_request_is_out(transcript: Transcript, tls: bool) -> None:
     prompt = Prompt("long", (Message("user", "x" * 30_000_000),), 1)
     large = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
     scripts = [Script([large], "stall", read_request=False), Script(transcript.pieces)]
-    with ScriptedServer(scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
+    with serve(transcript, scripts, tls) as server, closing(client_of(server, transcript.protocol)) as client:
         reply = client.send(prompt, "run/0/0/0")
         assert (reply.outcome, reply.http_status) == (Outcome.HTTP_ERROR, 413)
         assert client.send(PROMPT, "run/0/0/1").outcome is Outcome.OK
         assert server.accepts == 2
-
-
-def test_no_secret_in_what_can_be_printed(transcript: Transcript) -> None:
-    body = b'{"error":{"message":"Incorrect API key: %b, and %b"}}' % (KEY.encode(), b"header-secret-42")
-    answer = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    with ScriptedServer([Script([answer])]) as server:
-        headers = {"api-key": "header-secret-42"}
-        client = client_of(server, transcript.protocol, api_key=SecretStr(KEY), headers=headers)
-        with closing(client):
-            reply = client.send(PROMPT, "run/0/0/0")
-    assert reply.error == "HTTP 401: Incorrect API key: ***, and ***"
-    assert b"Authorization: Bearer " + KEY.encode() in server.requests[0]
-    assert b"api-key: header-secret-42" in server.requests[0]
-    for thing in (client.target, client, reply):
-        assert not re.search(f"{KEY}|header-secret", repr(thing) + str(thing))
-
-
-def test_the_request_is_the_same_every_time(transcript: Transcript) -> None:
-    client = CLIENTS[transcript.protocol](Target(url="http://[::1]:8000/base/", model="m"))
-    request = client.encode(PROMPT, "run/0/0/0\r\nX-Evil: 1")
-    head, _, body = request.partition(b"\r\n\r\n")
-    names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
-    assert names == [b"Host", b"User-Agent", b"Accept", b"Content-Type", b"X-Request-Id", b"Content-Length"]
-    assert b"\r\nHost: [::1]:8000\r\n" in head
-    assert b"\r\nX-Request-Id: run/0/0/0??X-Evil: 1\r\n" in head
-    assert head.startswith(b"POST /base/v")
-    assert b"Content-Length: %d" % len(body) in head
-    assert msgspec.json.decode(body)
-    assert client.encode(PROMPT, "run/0/0/0\r\nX-Evil: 1") == request

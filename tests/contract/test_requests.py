@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from typing import Any
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from harness.clients import CLIENTS, Target, Timeouts
 from harness.clients.base import shorten
 from harness.errors import UsageError
-from harness.records import Message, Prompt
+from harness.records import Message, Outcome, Prompt
+from tests.contract.scripted import Script, ScriptedServer, closing
 
 PROMPT = Prompt("p1", (Message("system", "Translate."), Message("user", "Guten Tag")), output_tokens=7)
+KEY = "sk-very-secret-0123456789"
+HTTP = ["openai-chat", "triton-generate-stream"]
+"""What gRPC sends is no JSON: test_grpc.py."""
 FORCED = Prompt("p1", PROMPT.messages, output_tokens=7, forced=True)
 
 
@@ -80,7 +87,7 @@ def test_triton_body() -> None:
     assert body["text_input"] == "Guten Tag"
 
 
-@pytest.mark.parametrize("protocol", sorted(CLIENTS))
+@pytest.mark.parametrize("protocol", HTTP)
 def test_a_forced_length(protocol: str) -> None:
     _, natural = sent(protocol)
     _, forced = sent(protocol, FORCED)
@@ -89,7 +96,7 @@ def test_a_forced_length(protocol: str) -> None:
     assert own == natural | {"min_new_tokens": 7}
 
 
-@pytest.mark.parametrize("protocol", sorted(CLIENTS))
+@pytest.mark.parametrize("protocol", HTTP)
 def test_extra_body_beats_everything(protocol: str) -> None:
     extra = {"temperature": 0.7, "ignore_eos": False, "max_tokens": None, "n_predict": "$output_tokens"}
     _, body = sent(protocol, FORCED, extra_body=extra)
@@ -144,3 +151,44 @@ def test_a_time_out_of_nothing() -> None:
 
 def test_an_error_is_one_short_line() -> None:
     assert shorten("a\n b\t" + "c" * 300, ("b",)) == "a *** " + "c" * 191 + "..."
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+def test_the_request_is_the_same_every_time(protocol: str) -> None:
+    client = CLIENTS[protocol](Target(url="http://[::1]:8000/base/", model="m"))
+    request = client.encode(PROMPT, "run/0/0/0\r\nX-Evil: 1")
+    head, _, body = request.partition(b"\r\n\r\n")
+    names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
+    assert names == [b"Host", b"User-Agent", b"Accept", b"Content-Type", b"X-Request-Id", b"Content-Length"]
+    assert b"\r\nHost: [::1]:8000\r\n" in head
+    assert b"\r\nX-Request-Id: run/0/0/0??X-Evil: 1\r\n" in head
+    assert head.startswith(b"POST /base/v")
+    assert b"Content-Length: %d" % len(body) in head
+    assert msgspec.json.decode(body)
+    assert client.encode(PROMPT, "run/0/0/0\r\nX-Evil: 1") == request
+
+
+def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(*_: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("gevent.socket.getaddrinfo", lookup)
+    reply = CLIENTS["openai-chat"](Target(url="http://no.such.host.invalid", model="m")).send(PROMPT, "r/0/0/0")
+    assert reply.outcome is Outcome.REFUSED
+    assert "Name or service not known" in reply.error
+
+
+@pytest.mark.parametrize("protocol", HTTP)
+def test_no_secret_in_what_can_be_printed(protocol: str) -> None:
+    body = b'{"error":{"message":"Incorrect API key: %b, and %b"}}' % (KEY.encode(), b"header-secret-42")
+    answer = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with ScriptedServer([Script([answer])]) as server:
+        headers = {"api-key": "header-secret-42"}
+        client: Any = CLIENTS[protocol](Target(server.url, "m", api_key=SecretStr(KEY), headers=headers))
+        with closing(client):
+            reply = client.send(PROMPT, "run/0/0/0")
+    assert reply.error == "HTTP 401: Incorrect API key: ***, and ***"
+    assert b"Authorization: Bearer " + KEY.encode() in server.requests[0]
+    assert b"api-key: header-secret-42" in server.requests[0]
+    for thing in (client.target, client, reply):
+        assert not re.search(f"{KEY}|header-secret", repr(thing) + str(thing))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import gevent.socket
 import pytest
 
@@ -15,7 +18,7 @@ from harness.clients import CLIENTS, Target, Timeouts
 from harness.clients.tls import tls_context
 from harness.errors import UsageError
 from harness.records import Message, Outcome, Prompt
-from tests.contract.scripted import CA, OTHER_CA, Script, ScriptedServer, closing
+from tests.contract.scripted import CA, OTHER_CA, Script, ScriptedServer, closing, until
 from tests.contract.transcripts import good
 
 PROMPT = Prompt("p1", (Message("user", "Guten Tag"),), output_tokens=7)
@@ -72,6 +75,66 @@ def test_a_silent_handshake_times_out() -> None:
         reply = send(url, ca_file=CA, timeouts=Timeouts(connect_s=0.1))
     assert reply.outcome is Outcome.TIMEOUT
     assert reply.error == "no connection in 0.1 s"
+
+
+def test_a_user_that_comes_back_resumes_its_own_session_only() -> None:
+    with ScriptedServer([Script(ANSWER.pieces, "close")] * 2 + [Script(ANSWER.pieces)], tls=True) as server:
+        for _ in range(2):
+            with closing(CLIENTS["openai-chat"](Target(url=server.url, model="m", ca_file=CA))) as client:
+                resumed = []
+                while server.scripts and len(resumed) < 2:
+                    client.open()
+                    resumed.append(client._wire._tls.session_reused)
+                    assert client.send(PROMPT, "run/0/0/0").outcome is Outcome.OK
+                    until(lambda: not (server.scripts and client._wire.connected), "the client noticed the close")
+                assert resumed[0] is False
+                assert resumed[1:] in ([True], [])
+
+
+@pytest.mark.parametrize("size", [1, 5, 100, 1 << 20], ids=["byte by byte", "in fives", "in hundreds", "in one read"])
+def test_records_split_and_merged(size: int) -> None:
+    """One record over many reads, and many records in one: nothing is lost."""
+    with ScriptedServer([Script(ANSWER.pieces)], tls=True) as server, relay(server.url, size) as url:
+        reply = send(url, ca_file=CA)
+    assert {name: getattr(reply, name) for name in ANSWER.facts} == ANSWER.facts
+    if size == 1 << 20:
+        assert reply.first_byte_s == reply.last_token_s  # it all came in one read
+    else:
+        assert reply.first_byte_s <= reply.first_token_s <= reply.last_token_s
+
+
+@contextlib.contextmanager
+def relay(url: str, size: int) -> Iterator[str]:
+    """Pass a server's bytes on in pieces of ``size``; large ones first wait for what else the server says."""
+    sockets: list[Any] = [gevent.socket.socket()]
+
+    def pump(source: Any, sink: Any, size: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 20):
+                if size > 1000:
+                    gevent.sleep(0.1)
+                    with gevent.Timeout(0.01, False):
+                        data += source.recv(1 << 20)
+                for start in range(0, len(data), size):
+                    sink.sendall(data[start : start + size])
+                    gevent.sleep(0)
+
+    def accept() -> None:
+        near, _ = sockets[0].accept()
+        far = gevent.socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockets.extend([near, far])
+        greenlets.extend([gevent.spawn(pump, near, far, 1000), gevent.spawn(pump, far, near, size)])
+
+    sockets[0].bind(("127.0.0.1", 0))
+    sockets[0].listen()
+    greenlets = [gevent.spawn(accept)]
+    try:
+        yield f"https://localhost:{sockets[0].getsockname()[1]}"
+    finally:
+        gevent.killall(greenlets)
+        for sock in sockets:
+            sock.close()
 
 
 def test_one_context_for_all_users() -> None:

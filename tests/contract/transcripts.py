@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from harness.records import Outcome, TokenSource
 
-End = Literal["keep", "close", "reset"]
+End = str
+"""What follows the last piece: ``keep``, ``close``, ``reset``; over gRPC also a status such as ``NOT_FOUND: why``."""
 
 
 @dataclass(frozen=True)

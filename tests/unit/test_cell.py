@@ -264,7 +264,7 @@ def test_a_cell_survives_the_way_to_a_worker() -> None:
 @given(seed=st.integers(0, 2**31))
 def test_seeds_are_apart_and_follow_the_one_given(seed: int) -> None:
     seeds = cell(seed=seed, run="r").seeds()
-    assert set(seeds) == {"data", "think", "outputs", "emulator"}
+    assert set(seeds) == {"data", "think", "outputs", "emulator", "arrivals"}
     assert len(set(seeds.values())) == len(seeds)
     assert cell(seed=seed, run="r", users=3).seeds() == seeds, "changing the load must not change the data"
     assert cell(seed=seed).manifest().seeds == seeds

@@ -93,6 +93,12 @@ def test_a_host_is_attached_to() -> None:
     assert not found.emulated
 
 
+@pytest.mark.parametrize(("arguments", "stream"), [((), True), (("--no-stream",), False)])
+def test_whole_answers_over_any_protocol(arguments: tuple[str, ...], stream: bool) -> None:
+    found = cell(*HOST, "--protocol", "triton-grpc", *arguments)
+    assert (found.connection.protocol, found.connection.stream) == ("triton-grpc", stream)
+
+
 def test_a_stack_comes_from_the_catalog_with_its_protocol() -> None:
     found = cell("--stack", "vllm-7b-t4")
     assert found.stack.name == "vllm-7b-t4"

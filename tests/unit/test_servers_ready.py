@@ -199,3 +199,25 @@ def test_openai_path(prefix: str, path: str) -> None:
 
 def test_the_key_is_not_shown() -> None:
     assert "sk-" not in repr(Endpoint("http://h", "m", headers={"Authorization": "Bearer sk-1"}, secrets=("sk-1",)))
+
+
+def test_a_whole_answer_is_asked_for_when_nothing_is_to_be_streamed() -> None:
+    body = json.dumps({"choices": [{"message": {"content": "Hello"}}]}).encode()
+    with serving(answer(200, body), answer(200, b'{"choices": [{"message": {"content": ""}}]}')) as wire:
+        endpoint = wire.endpoint(stream=False)
+        first_token(endpoint, timeout_s=5)
+        with pytest.raises(NoTokenError, match="without a token"):
+            first_token(endpoint, timeout_s=5)
+    assert wire.requests[0][2]["stream"] is False
+    assert "stream_options" not in wire.requests[0][2]
+    with serving(answer(200, b'{"text_output": "Hi"}')) as wire:
+        first_token(wire.endpoint(protocol="triton-generate-stream", stream=False), timeout_s=5)
+    assert wire.requests[0][0].endswith("/generate HTTP/1.1\r\n")
+
+
+def test_grpc_that_nobody_serves_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(NoTokenError, match=r"^refuses connections$") as caught:
+        first_token(Endpoint(f"http://127.0.0.1:{port}", "m", "triton-grpc"), timeout_s=5)
+    assert caught.value.permanent
