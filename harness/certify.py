@@ -86,7 +86,8 @@ def shape_of(cell: Cell, workers: int, seen_events_per_s: float | None = None) -
     open_loop = cell.scenario.arrivals is not None
     users = max(cell.in_flight_expected if open_loop else cell.scenario.users, 1)
     needed = seen_events_per_s or needed_events_per_s(cell)
-    per_user = max(RATE_MARGIN * needed, LEAST_EVENTS_PER_S) / users
+    aim = RATE_MARGIN * needed if seen_events_per_s is None else needed  # what was seen is no guess
+    per_user = max(aim, LEAST_EVENTS_PER_S) / users
     wanted = cell.scenario.workload.output_tokens
     measure_s = _MEASURE_S if needed > LIGHT_EVENTS_PER_S else _LIGHT_MEASURE_S
     wanted_cycle_s = min(_CYCLE_S, users * measure_s / _ENOUGH_REQUESTS)
@@ -234,6 +235,12 @@ def _largest(values: Iterable[float | None]) -> float | None:
 # What it means ------------------------------------------------------------------------------------
 
 
+def milliseconds(seconds: float) -> str:
+    """Three digits, and never an exponent."""
+    value = 1e3 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def error_at(certificate: Certificate, check: Objective) -> float | None:
     """The client's error where a latency check is judged; a percentile between two kept ones takes the upper.
 
@@ -263,8 +270,8 @@ def excesses(certificate: Certificate, checks: Sequence[Objective]) -> list[str]
         error_s = error_at(certificate, check) if check.is_latency else None
         if error_s is not None and error_s > CLIENT_SHARE * check.limit:
             found.append(
-                f"the load generator's own error of {check.aggregate}({check.metric}) was {1e3 * error_s:.3g} ms"
-                f" {certificate.when}, more than {100 * CLIENT_SHARE:g}% of the limit ({1e3 * check.limit:.3g} ms):"
+                f"the load generator's own error of {check.aggregate}({check.metric}) was {milliseconds(error_s)} ms"
+                f" {certificate.when}, more than {100 * CLIENT_SHARE:g}% of the limit ({milliseconds(check.limit)} ms):"
                 f" {REMEDY}"
             )
     return found

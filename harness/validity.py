@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.certificate import Certificate
-from harness.certify import CLIENT_SHARE, REMEDY, excesses, too_fast
+from harness.certify import CLIENT_SHARE, REMEDY, excesses, milliseconds, too_fast
 from harness.judgement import ClientHealth
 from harness.manifest import Manifest
 from harness.metrics import Judged, Loop, Requests
@@ -163,8 +163,8 @@ def _slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:
     allowed = CLIENT_SHARE * smallest
     lags = (("its event loop ran late", client.hub_lag_p99_s), ("requests were sent late", client.send_lag_p99_s))
     return [
-        f"the load generator was the bottleneck: {what} by {1e3 * lag:.3g} ms at p99, more than"
-        f" {100 * CLIENT_SHARE:g}% of the smallest limit ({1e3 * allowed:.3g} ms): {REMEDY}"
+        f"the load generator was the bottleneck: {what} by {milliseconds(lag)} ms at p99, more than"
+        f" {100 * CLIENT_SHARE:g}% of the smallest limit ({milliseconds(allowed)} ms): {REMEDY}"
         for what, lag in lags
         if lag is not None and lag > allowed
     ]

@@ -287,10 +287,14 @@ def main(say: Callable[[str], object] = sys.stdout.write) -> None:
     parser.add_argument("--tokens", type=int, default=32, help="tokens of every answer")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path, default=None, help="where to write what happened, at TERM")
+    parser.add_argument("--any-core", action="store_true", help="leave the cores that whoever started it is bound to")
     options = parser.parse_args()
     if options.tokens < 1 or options.ttft < 0 or options.gap < 0:
         parser.error("--tokens must be at least 1, and no time below 0")
     _raise_file_limit()
+    if options.any_core:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))
     server = NullServer(options.ttft, options.gap, options.tokens, port=options.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())

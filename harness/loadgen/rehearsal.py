@@ -159,7 +159,8 @@ def _seen(table: pa.Table) -> Seen:
 
 def _start_null_server(shape: Shape, log: Path, folder: Path) -> ServerProcess:
     command = [sys.executable, "-I", "-S", null_server.__file__, "--log", str(log), "--tokens", str(shape.tokens)]
-    command += ["--ttft", str(shape.ttft_s), "--gap", str(shape.gap_s)]
+    # It stands for a server elsewhere: load that is bound to one core must not share that core with it.
+    command += ["--ttft", str(shape.ttft_s), "--gap", str(shape.gap_s), "--any-core"]
     return ServerProcess(command, log_file=folder / "stderr", stdout_file=folder / "stdout", grace_s=_STOP_GRACE_S)
 
 

@@ -112,6 +112,8 @@ def test_a_shape_keeps_users_and_rate_and_is_over_in_seconds(
 def test_a_shape_can_replay_a_rate_that_was_seen() -> None:
     seen = shape_of(cell(), 1, 5000.0)
     assert seen.needed_events_per_s == 5000
+    cycle_s = seen.ttft_s + (seen.tokens - 1) * seen.gap_s + seen.think_s
+    assert seen.users * seen.tokens / cycle_s == pytest.approx(5000, rel=0.01)
     assert seen != shape_of(cell(), 1)
 
 
