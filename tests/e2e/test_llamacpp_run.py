@@ -13,7 +13,7 @@ import pytest
 
 from harness.judgement import Mark, Verdict
 from harness.records import Outcome, TokenSource
-from harness.runlog import JUDGEMENT, OUTPUTS, REPORT, SAMPLES, SAMPLES_LIVE, SCHEMA, SERVER_LOG, RunReader
+from harness.runlog import CERTIFICATE, JUDGEMENT, OUTPUTS, REPORT, SAMPLES, SAMPLES_LIVE, SCHEMA, SERVER_LOG, RunReader
 from servers.environments import ENVIRONMENTS, problems
 from tests.e2e.processes import Ended, assert_no_trace, assert_nothing_left, harness, judgement_of, manifest_of
 
@@ -50,7 +50,7 @@ def test_the_run_directory_is_complete_and_sealed(run: Run) -> None:
     manifest = manifest_of(run.directory)
     assert manifest.sealed
     assert manifest.problems == ()
-    assert set(manifest.digests) == {SAMPLES, OUTPUTS, SERVER_LOG}
+    assert set(manifest.digests) == {SAMPLES, OUTPUTS, SERVER_LOG, CERTIFICATE}
     assert RunReader(run.directory).altered_files() == ()
     for name in (*manifest.digests, JUDGEMENT, REPORT):
         assert (run.directory / name).stat().st_size > 0
