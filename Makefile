@@ -87,6 +87,11 @@ lint: setup-dev ## lint, format and type checks
 	$(SAY) 'mypy'
 	@$(BIN)/mypy --no-error-summary
 
+.PHONY: bench
+bench: setup ## benchmarks, each beside a floor of the same run (about 10 minutes, on a quiet machine)
+	@for each in client_floor tls_floor fidelity arrival_error emulator_capacity million_samples; do \
+		printf '==> benchmarks/%s.py\n' $$each; $(BIN)/python -m benchmarks.$$each || exit 1; done
+
 .PHONY: format
 format: setup-dev ## put the code in its one format
 	@$(BIN)/ruff check -q --select I --fix
