@@ -68,10 +68,7 @@ def build_cells(catalog: Catalog, options: Options) -> list[Cell]:
         raise unknown_name("calibration", str(options.calibration), ("roofline", "claims"))
     if options.protocol not in typing.get_args(Protocol):
         raise unknown_name("protocol", options.protocol, typing.get_args(Protocol))
-    try:
-        FaultPlan.parse(options.faults)
-    except ValueError as error:
-        raise UsageError(f"--faults: {error}") from error
+    FaultPlan.parse(options.faults)
     scenarios = [catalog.scenario(name) for name in options.scenarios] or list(catalog.scenarios.values())
     pairs = [(scenario, stack) for scenario in scenarios for stack in _stacks(catalog, scenario, options)]
     base = options.run_dir or RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"

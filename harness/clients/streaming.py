@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from random import Random
 from time import monotonic
@@ -32,17 +33,17 @@ class StreamingClient(OneUser[bytes]):
 
     # what a protocol adds
 
-    def path(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def path(self) -> str: ...
 
-    def body(self, prompt: Prompt) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def body(self, prompt: Prompt) -> dict[str, Any]: ...
 
-    def read_events(self, reply: Reply, events: Events, times: Sequence[float], whole: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def read_events(self, reply: Reply, events: Events, times: Sequence[float], whole: bool) -> None: ...
 
-    def read_body(self, reply: Reply, data: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def read_body(self, reply: Reply, data: bytes) -> None: ...
 
     # what every user of it calls
 

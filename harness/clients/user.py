@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from random import Random
 from time import monotonic
@@ -18,7 +19,7 @@ from harness.records import Outcome, Prompt
 Request = TypeVar("Request")
 
 
-class OneUser(Generic[Request]):
+class OneUser(ABC, Generic[Request]):
     """Sends and retries; a protocol adds how a request is made, exchanged and read."""
 
     def __init__(self, target: Target, retry: RetryPolicy | None = None, rng: Random | None = None) -> None:
@@ -31,20 +32,20 @@ class OneUser(Generic[Request]):
 
     # what a protocol adds
 
+    @abstractmethod
     def encode(self, prompt: Prompt, request_id: str) -> Request:
         """Build the request; a second try sends the same."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, exchange: Exchange) -> Reply:
         """Read an exchange once it is over, or as far as it is."""
-        raise NotImplementedError
 
-    def _attempt(self, request: Request, deadline_s: float) -> Exchange:
-        raise NotImplementedError
+    @abstractmethod
+    def _attempt(self, request: Request, deadline_s: float) -> Exchange: ...
 
+    @abstractmethod
     def _current(self) -> Exchange | None:
         """The exchange under way, or the last one."""
-        raise NotImplementedError
 
     # what every user of it calls
 

@@ -15,6 +15,7 @@ from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
 from harness.connection import Connection, parse_body, parse_headers
 from harness.errors import UsageError, unknown_name
 from harness.spec import Protocol, Stack
+from servers.emulator.faults import FaultPlan
 
 RUNS = Path("runs")
 
@@ -81,6 +82,7 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         raise UsageError(f"--request-timeout must be above 0 s, not {options.request_timeout:g}")
     if options.max_retries < 0:
         raise UsageError(f"--max-retries must not be negative, not {options.max_retries}")
+    FaultPlan.parse(options.faults)
     catalog = load_catalog()
     scenario = catalog.scenario(scenario_name)
     stack = _stack(options)

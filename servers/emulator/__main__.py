@@ -93,10 +93,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 def build(options: argparse.Namespace, timeline: Timeline) -> tuple[App, str]:
     """Build the application and a line about it from the command line."""
-    try:
-        faults = FaultPlan.parse(options.faults, options.seed)
-    except ValueError as error:
-        raise UsageError(f"--faults: {error}") from error
+    faults = FaultPlan.parse(options.faults, options.seed)
     if (options.stack_json is None) == (options.fixed is None):
         raise UsageError("give either --stack-json or --fixed")
     if options.fixed is not None:

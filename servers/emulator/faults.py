@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from harness.errors import UsageError
+
 FAULTS: dict[str, tuple[str, dict[str, float]]] = {
     "429": ("refuse with 429 and Retry-After", {"retry_after": 1.0}),
     "500": ("refuse with 500", {}),
@@ -50,7 +52,7 @@ class FaultPlan:
 
         Raises
         ------
-        ValueError
+        UsageError
             In one sentence that names what is allowed.
         """
         return cls(tuple(_parse_one(part.strip()) for part in text.split(",") if part.strip()), seed)
@@ -80,26 +82,26 @@ class FaultPlan:
 def _parse_one(text: str) -> Fault:
     name, _, rest = text.partition(":")
     if name not in FAULTS:
-        raise ValueError(f"unknown fault '{name}'; known: {', '.join(FAULTS)}")
+        raise UsageError(f"--faults: unknown fault '{name}'; known: {', '.join(FAULTS)}")
     how_often, *settings = rest.split(":")
     try:
         amount = float(how_often)
     except ValueError:
-        raise ValueError(
-            f"fault '{text}': how often is a probability (0.1) or a count (3), not '{how_often}'"
+        raise UsageError(
+            f"--faults: fault '{text}': how often is a probability (0.1) or a count (3), not '{how_often}'"
         ) from None
     keys = dict(FAULTS[name][1])
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in keys:
-            raise ValueError(f"fault '{name}' has no key '{key}'; known: {', '.join(keys) or 'none'}")
+            raise UsageError(f"--faults: fault '{name}' has no key '{key}'; known: {', '.join(keys) or 'none'}")
         keys[key] = _number(text, value)
     if name in WHOLE_SERVER:
         return Fault(name, None, 0, keys | {"amount": amount})
     if "." not in how_often:
         return Fault(name, None, int(amount), keys)
     if not 0 <= amount <= 1:
-        raise ValueError(f"fault '{text}': a probability lies between 0.0 and 1.0")
+        raise UsageError(f"--faults: fault '{text}': a probability lies between 0.0 and 1.0")
     return Fault(name, amount, 0, keys)
 
 
@@ -107,7 +109,7 @@ def _number(text: str, value: str) -> float:
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(f"fault '{text}': '{value}' is no number") from None
+        raise UsageError(f"--faults: fault '{text}': '{value}' is no number") from None
     if number < 0:
-        raise ValueError(f"fault '{text}': {value} is below 0")
+        raise UsageError(f"--faults: fault '{text}': {value} is below 0")
     return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.errors import UsageError
 from servers.emulator.faults import FAULTS, FaultPlan
 
 
@@ -61,7 +62,7 @@ def test_faults_of_the_whole_server_strike_no_request() -> None:
     ],
 )
 def test_mistakes_are_explained(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         FaultPlan.parse(text)
 
 
