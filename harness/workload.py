@@ -27,6 +27,9 @@ _VOCABULARY = (
 )
 
 
+_STAND_IN = "Thank you for your message. I have looked into it and will tell you what we can do next."
+
+
 class PromptSource(ABC):
     """One user's prompts. A source is endless; it starts over in a new order."""
 
@@ -63,11 +66,14 @@ class _SingleTurn(PromptSource):
 class _Conversations(PromptSource):
     """Turns with growing history; the model's own answers are the history's other half.
 
+    A user joins in the middle, as a population of users is found at any moment: were all to start at their
+    first turn, prompts would grow for the first minutes of every run. The turns before have stand-ins for answers.
     After a failed turn the conversation is given up and the next one begins, as a customer would.
     """
 
     def __init__(self, conversations: list[_Conversation], rng: random.Random) -> None:
         self._conversations = conversations
+        self._rng = rng
         self._deck = _Deck(len(conversations), rng)
         self._turn = 0
         self._current: _Conversation | None = None
@@ -76,7 +82,9 @@ class _Conversations(PromptSource):
     @override
     def next(self, answer: str | None) -> Prompt:
         current = self._current
-        if current is None or answer is None or self._turn >= len(current.turns):
+        if current is None:
+            current = self._join()
+        elif answer is None or self._turn >= len(current.turns):
             current = self._conversations[self._deck.draw()]
             self._turn, self._history = 0, current.opening
         else:
@@ -85,6 +93,17 @@ class _Conversations(PromptSource):
         self._history = (*self._history, Message("user", current.turns[self._turn]))
         self._turn += 1
         return current.prompt(self._turn, self._history)
+
+    def _join(self) -> _Conversation:
+        """Draw a conversation in proportion to its length, at any of its turns alike."""
+        lengths = [len(conversation.turns) for conversation in self._conversations]
+        current = self._rng.choices(self._conversations, weights=lengths)[0]
+        self._turn = self._rng.randrange(len(current.turns))
+        self._history = current.opening
+        for turn in current.turns[: self._turn]:
+            stand_in = Message("assistant", _stand_in(current.workload.output_tokens))
+            self._history = (*self._history, Message("user", turn), stand_in)
+        return current
 
 
 class _Conversation:
@@ -136,6 +155,12 @@ def prompt_sources(workload: Workload, data: WorkloadData) -> Callable[[random.R
         case "dataset":
             prompts = [_dataset_prompt(entry, workload) for entry in data.entries]
     return lambda rng: _SingleTurn(prompts, rng)
+
+
+def _stand_in(tokens: int) -> str:
+    """An answer nobody gave, about as long as those asked for: English has some four tokens to three words."""
+    words = _STAND_IN.split()
+    return " ".join(words[index % len(words)] for index in range(max(1, round(0.75 * tokens))))
 
 
 def _environment() -> jinja2.Environment:

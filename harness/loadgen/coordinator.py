@@ -62,6 +62,7 @@ class Run:
         self._interrupted: AsyncResult[str] = AsyncResult()
         self._spawned = Event()
         self._workers: dict[int, WorkerFacts] = {}
+        self._workers_asked = 0
         self._ended: set[int] = set()
         self._all_ended = Event()
         self._live = LiveSamples(cell)
@@ -83,6 +84,7 @@ class Run:
         """Open the run directory, hand the cell to the workers and start conducting."""
         self._writer.open_samples()
         self._writer.write_manifest(self.manifest.model_copy(update={"server": self._server_facts()}))
+        self._workers_asked = self._workers_there()
         self._send(messages.CELL, {"cell": self.cell.model_dump_json()})
         gevent.spawn(self._conduct).link_exception(self._crashed)
 
@@ -152,11 +154,14 @@ class Run:
         spawn_s = self.cell.timing.spawn_s
         self._progress.tell("spawn", of_s=spawn_s, users=self.cell.scenario.users)
         deadline = time.monotonic() + spawn_s + _SPAWN_GRACE_S
-        while not self._spawned.is_set():
+        while not (self._spawned.is_set() and self._all_said_hello()):
             reason = self._wait(min(time.monotonic() + 0.05, deadline))
             if reason:
                 return reason
             if time.monotonic() >= deadline:
+                if self._spawned.is_set():
+                    self._problem(f"only {len(self._workers)} of {self._workers_asked} load workers reported")
+                    return "spawning too slow"
                 self._problem(
                     f"not all of {self.cell.scenario.users} users were up after {spawn_s + _SPAWN_GRACE_S:.0f} s"
                 )
@@ -181,6 +186,14 @@ class Run:
             or self._wait(start + timing.run_time_s + tail_s, start)
             or "run time"
         )
+
+    def _all_said_hello(self) -> bool:
+        """Whether every worker is known: Locust calls spawning complete after a second, whoever has not answered."""
+        return len(self._workers) >= min(self._workers_asked, self._workers_there())
+
+    def _workers_there(self) -> int:
+        runner: Any = self._environment.runner
+        return int(runner.worker_count) if runner else 0
 
     def _start_clock(self) -> float:
         """Set the run clock's zero and write it down at once: a run killed from here on can still be judged."""

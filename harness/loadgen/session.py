@@ -78,6 +78,7 @@ class Session:
         self._open_loop: OpenLoop | None = None
         if cell.scenario.arrivals is not None:
             self._open_source = self._new_source(self._rng("data", "arrivals"))
+            self._open_source.next(None)  # the one that joins a conversation: each arrival begins its own
             self._open_rng = self._rng("think", "arrivals")
             self._open_loop = OpenLoop(schedule_of(cell), self._new_client, self._arrive)
 

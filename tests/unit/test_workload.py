@@ -93,6 +93,7 @@ def test_prompts_are_not_escaped() -> None:
 
 def test_a_conversation_grows_by_the_models_own_answers() -> None:
     prompts = source("conversation", {"id": "c", "turns": ["one", "two"]}, system="be kind", user="Q: {{ message }}")
+    prompts.next(None)  # joins somewhere
     first = prompts.next(None)
     assert first.prompt_id == "c/1"
     assert first.messages == (Message("system", "be kind"), Message("user", "Q: one"))
@@ -106,13 +107,28 @@ def test_a_conversation_grows_by_the_models_own_answers() -> None:
 def test_a_failed_turn_gives_the_conversation_up() -> None:
     entries = [{"id": str(n), "turns": ["one", "two", "three"]} for n in range(4)]
     prompts = source("conversation", *entries)
+    prompts.next(None)  # joins somewhere
     started = [prompts.next(None) for _ in range(4)]
     assert {prompt.prompt_id for prompt in started} == {"0/1", "1/1", "2/1", "3/1"}
     assert all(len(prompt.messages) == 1 for prompt in started)
 
 
+def test_users_join_at_the_turns_at_which_a_population_is_found() -> None:
+    entries = [{"id": str(n), "turns": ["t"] * length} for n, length in enumerate((1, 2, 6))]
+    new = prompt_sources(workload("conversation", output_tokens=40), WorkloadData(tuple(entries)))
+    joined = [new(random.Random(seed)).next(None) for seed in range(3000)]
+    one = new(random.Random(7))
+    later = [one.next("ok") for _ in range(3000)][9:]
+    share = lambda prompts, prompt_id: sum(p.prompt_id == prompt_id for p in prompts) / len(prompts)  # noqa: E731
+    for prompt_id in {prompt.prompt_id for prompt in later}:
+        assert share(joined, prompt_id) == pytest.approx(share(later, prompt_id), abs=0.03)
+    answers = {message.content for prompt in joined for message in prompt.messages if message.role == "assistant"}
+    assert [len(answer.split()) for answer in answers] == [30]
+
+
 def test_an_empty_answer_is_an_answer() -> None:
     prompts = source("conversation", {"id": "c", "turns": ["one", "two"]})
+    prompts.next(None)  # joins somewhere
     prompts.next(None)
     assert prompts.next("").prompt_id == "c/2"
 
