@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import assert_nothing_left, started
+from tests.e2e.processes import assert_nothing_left, server_started
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +25,5 @@ def quick_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an OpenAI server that answers 8 tokens in 34 ms; its model is called ``emulated``."""
     folder = tmp_path_factory.mktemp("quick-server")
     command = [sys.executable, "-m", "servers.emulator", "--fixed", "ttft_s=0.02,itl_s=0.002,tokens=8"]
-    with started(command, folder) as server:
-        said = json.loads(server.until(lambda: server.out.partition("\n")[0], "ready"))
-        yield f"http://127.0.0.1:{said['port']}"
+    with server_started(command, folder) as url:
+        yield url

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import urlencode
 
 import psutil
 import pyarrow as pa
@@ -32,7 +36,11 @@ SIDE_BY_SIDE = 3
 """Independent runs at a time; they wait more than they compute."""
 
 ATTEMPTS = 3
-STARVED = ("the load generator was the bottleneck", "requests and think times account for")
+STARVED = (
+    "the load generator was the bottleneck",
+    "the load generator's own error of",
+    "requests and think times account for",
+)
 """How the harness says that its own client had too little of this machine."""
 
 T = TypeVar("T")
@@ -130,6 +138,14 @@ def started(
         yield process
     finally:
         process.kill()
+
+
+@contextmanager
+def server_started(command: Sequence[str | Path], folder: Path) -> Iterator[str]:
+    """The URL of a server that says its port as JSON on its first line."""
+    with started(command, folder) as server:
+        line = server.until(lambda: server.out.partition("\n")[1] and server.out.partition("\n")[0], "ready")
+        yield f"http://127.0.0.1:{json.loads(line)['port']}"
 
 
 def run(command: Sequence[str | Path], variables: Mapping[str, str] | None = None, **options: Any) -> Ended:
@@ -271,3 +287,29 @@ def listening(pid: int) -> set[tuple[str, int]]:
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     }
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def two_processes() -> tuple[str, ...]:
+    """Locust's own port for workers is one for the whole machine."""
+    port = str(free_port())
+    return ("--processes", "2", "--master-port", port, "--master-bind-port", port)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.URLError:
+        return False
+
+
+def post(url: str, **form: int) -> None:
+    with urllib.request.urlopen(url, urlencode(form).encode(), timeout=30) as answer:
+        assert answer.status == 200
+        assert b'"success": true' in answer.read()

@@ -2,185 +2,259 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from harness.certificate import Certificate
+from harness.errors import ExitCode
+from harness.judgement import Judgement, Verdict
+from harness.records import Outcome
+from harness.runlog import CERTIFICATE, read_certificate
 from servers import null_server
 from tests.e2e.processes import (
     HARNESS,
-    VERDICTS,
-    assert_clean,
+    LOCUST,
+    LONGEST_S,
+    Ended,
+    Together,
+    assert_no_trace,
     assert_nothing_left,
+    commands,
     events,
     harness,
-    phase,
-    read_json,
+    judgement_of,
+    manifest_of,
+    play_selected,
+    run,
+    server_started,
     started,
-    wait_until,
+    two_processes,
+    unstarved,
 )
 
-pytestmark = pytest.mark.system
-
-USERS = ("--users", "20", "--think-time", "0.5", "--output-tokens", "10")
-SOUND = (VERDICTS["PASS"], VERDICTS["INCONCLUSIVE"])
-"""A busy machine may cost a run the requests that a PASS needs."""
-
-
-def command(run_dir: Path, *options: str, stack: str = "vllm-13b-h100") -> list[str]:
-    return ["run", "chatbot", "--stack", stack, *USERS, "--run-time", "8", "--run-dir", str(run_dir), *options]
+STACK, OTHER_STACK = "vllm-13b-h100", "vllm-13b-int8-2xa100"
+USERS = ("--think-time", "0.5", "--output-tokens", "10")
+RUN_S = 4.0
+STOPPED_S, RUNNING_S = 0.25, 0.05
+"""A process that is starved on purpose gets a sixth of its time."""
 
 
-def test_a_run_has_a_certificate(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    done = harness(*command(run_dir), "--json")
-    assert_clean(done.text)
-    assert done.code in SOUND, done.text
-    made = read_json(run_dir / "certificate.json")
-    assert made["problem"] == made["skipped"] == made["reused_from"] == ""
-    assert made["requests"] > 50
-    assert made["unmatched"] == 0
-    assert made["shape"]["users"] == 20
-    assert 0 < made["e2e"]["p50_s"] <= made["e2e"]["p99_s"] <= made["e2e"]["max_s"] < 0.1
-    assert made["cpu_per_event_s"] > 0
-    assert made["headroom"] > 1
-    assert read_json(run_dir / "judgement.json")["client"]["certificate"] == made
-    assert "certificate.json" in read_json(run_dir / "manifest.json")["digests"]
-    phases = [event["phase"] for event in events(run_dir)]
-    assert phases.index("server") < phases.index("certify") < phases.index("spawn")
-    assert not (run_dir / "certificate.tmp").exists()
+@dataclass(frozen=True)
+class Left:
+    """A finished run."""
+
+    ended: Ended
+    run_dir: Path
+
+    @property
+    def certificate(self) -> Certificate:
+        made = read_certificate(self.run_dir)
+        assert made is not None
+        return made
+
+    @property
+    def judgement(self) -> Judgement:
+        return judgement_of(self.run_dir)
 
 
-def test_cells_side_by_side_share_one_of_their_shape(tmp_path: Path) -> None:
-    done = harness(*command(tmp_path / "matrix", stack="vllm-13b-h100,vllm-13b-int8-2xa100"), "--json")
-    assert_clean(done.text)
-    made = [read_json(path) for path in sorted((tmp_path / "matrix").glob("*/certificate.json"))]
-    assert len(made) == 2
-    (taken,) = [each for each in made if each["reused_from"]]
-    (own,) = [each for each in made if not each["reused_from"]]
-    assert (tmp_path / "matrix" / taken["reused_from"] / "certificate.json").exists()
-    assert taken["e2e"] == own["e2e"]
-    assert 0 <= taken["age_s"] < 60
+def command(run_dir: Path, *options: str, stack: str = STACK) -> list[str | Path]:
+    load = ("--users", "20", *USERS, "--run-time", f"{RUN_S:g}")
+    return ["run", "chatbot", "--stack", stack, *load, "--run-dir", run_dir, *options]
 
 
-def test_several_processes_are_certified_together(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = str(listener.getsockname()[1])  # Locust's own may be another test's
-    options = ("--headless", "--only-summary", "--processes", "2", "--stack", "vllm-13b-h100", "-u", "20")
-    options += ("--master-port", port, "--master-bind-port", port)
-    done = subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "locustfiles/chatbot.py", *options, "--think-time", "0.5",
-         "--output-tokens", "10", "--run-time", "8", "--run-dir", str(run_dir)],
-        capture_output=True, text=True, check=False, timeout=90,
-    )  # fmt: skip
-    assert done.returncode in SOUND, done.stdout + done.stderr
-    made = read_json(run_dir / "certificate.json")
-    assert made["shape"]["workers"] == 2
-    assert made["requests"] > 50
-    assert made["unmatched"] == 0
+def fed(play: Callable[[Path], Left], folder: Path) -> Left:
+    """A run whose verdict matters, so its client must not have been starved."""
+    left: list[Left] = []
+
+    def judged(attempt: Path) -> Judgement:
+        left[:] = [play(attempt)]
+        return left[0].judgement
+
+    unstarved(judged, folder)
+    return left[0]
 
 
-def test_ctrl_c_while_certifying_ends_in_order(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    # its rehearsal's files, and so the null server's command line, name this test's folder
-    with started([*HARNESS, *command(run_dir)], tmp_path / "out", {"TMPDIR": str(tmp_path)}) as process:
-        wait_until(lambda: phase(run_dir) == "certify", "certifying")
+def one(folder: Path, *options: str) -> Left:
+    return Left(harness(*command(folder / "run", *options)), folder / "run")
+
+
+def side_by_side(folder: Path) -> Left:
+    return Left(harness(*command(folder / "matrix", stack=f"{STACK},{OTHER_STACK}")), folder / "matrix")
+
+
+def several_processes(folder: Path) -> Left:
+    own = ("-f", "locustfiles/chatbot.py", "--headless", "--only-summary", "--run-dir", folder / "run")
+    load = ("--stack", STACK, "-u", "20", *USERS, "--run-time", f"{RUN_S:g}")
+    return Left(run([*LOCUST, *own, *two_processes(), *load]), folder / "run")
+
+
+def interrupted(folder: Path) -> Left:
+    """Ctrl-C in the rehearsal, whose files, and so its server's command line, name this case's folder."""
+    run_dir = folder / "run"
+    with started([*HARNESS, *command(run_dir)], folder, {"TMPDIR": str(folder)}) as process:
+        process.until(lambda: commands("null_server", folder), "a rehearsal")
         process.send(signal.SIGINT)
-        began_s = time.monotonic()
-        done = process.end()
-        assert time.monotonic() - began_s < 30
-    assert_clean(done.text)
-    assert done.code in (VERDICTS["INVALID"], 130), done.text
-    assert_nothing_left(tmp_path)
+        ended = process.end(30)
+    assert_nothing_left(folder)
+    return Left(ended, run_dir)
 
 
-@contextlib.contextmanager
-def pulses(run_dir: Path, alive: Callable[[], bool]) -> Iterator[Callable[[], None]]:
-    """Stop the load process for 250 ms of every 300, from its certificate to the end of its load."""
-
-    def pulse() -> None:
-        found = events(run_dir)
-        pid = found[-1]["pid"] if found else None
-        if pid is None or phase(run_dir) not in ("certify", "spawn", "warm-up", "load"):
-            time.sleep(0.02)
-            return
-        with contextlib.suppress(ProcessLookupError):
-            try:
-                os.kill(pid, signal.SIGSTOP)
-                time.sleep(0.25)
-            finally:
-                os.kill(pid, signal.SIGCONT)
-        time.sleep(0.05)
-
-    yield pulse
-    assert not alive()
-
-
-def test_a_starved_client_is_invalid_and_never_fails_the_server(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    arguments = [*HARNESS, *command(run_dir, "--json")]
-    with started(arguments, tmp_path / "out") as process, pulses(run_dir, process.alive) as pulse:
-        deadline = time.monotonic() + 80
+def starved(folder: Path) -> Left:
+    """Stop the load process again and again, from its certificate to the end of its load."""
+    run_dir = folder / "run"
+    with started([*HARNESS, *command(run_dir)], folder) as process:
+        deadline = time.monotonic() + LONGEST_S
         while process.alive():
-            assert time.monotonic() < deadline
-            pulse()
-        done = process.end()
-    assert_clean(done.err)
-    assert done.code == VERDICTS["INVALID"], done.text
-    (cell,) = json.loads(done.out)["cells"]
-    assert cell["verdict"] == "INVALID"
-    reasons = " ".join(read_json(run_dir / "judgement.json")["reasons"])
-    assert "the load generator's own error of p95(e2e)" in reasons
-    assert "its event loop ran late" in reasons
-    assert "use more processes (--processes), more hosts (--worker), or fewer users per process" in reasons
-    assert read_json(run_dir / "certificate.json")["attempts"] == 3
+            assert time.monotonic() < deadline, process.err
+            last = events(run_dir / "progress.jsonl")[-1:]
+            if any(event["phase"] in ("certify", "spawn", "warm-up", "load") for event in last):
+                stop_for_a_moment(int(last[0]["pid"]))
+            time.sleep(RUNNING_S)
+        return Left(process.end(), run_dir)
 
 
-def test_a_server_that_stalls_to_the_end_ends_in_bounded_time(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    began_s = time.monotonic()
-    done = harness(*command(run_dir, "--faults", "stall:0.3:after=2", "--json"))
-    took_s = time.monotonic() - began_s
-    assert_clean(done.err)
-    assert done.code in (VERDICTS["FAIL"], VERDICTS["INVALID"]), (
-        done.text
-    )  # INVALID: a machine too busy for any verdict
-    # server, certificate and spawning; run time, tail and drain of 8 + 2 + 2 s; seal, judging, report
-    assert took_s < 45
-    manifest = read_json(run_dir / "manifest.json")
-    assert manifest["load"]["ended_by"] in ("run time", "fail decided")
-    outcomes = {each["outcome"]: each["count"] for each in read_json(run_dir / "judgement.json")["outcomes"]}
-    assert outcomes["in_flight"] > 0
+def stop_for_a_moment(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(STOPPED_S)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def fast_server(folder: Path) -> Left:
+    """A server that is far faster than any that a cell expects."""
+    timing = ("--ttft", "0.001", "--gap", "0.001", "--tokens", "40", "--any-core")
+    line = [sys.executable, "-I", "-S", null_server.__file__, *timing]
+    load = ("--users", "5", "--think-time", "0", "--output-tokens", "40", "--run-time", f"{RUN_S:g}")
+    with server_started(line, folder / "server") as url:
+        return Left(harness("run", "chatbot", "--attach", url, *load, "--run-dir", folder / "run"), folder / "run")
+
+
+PLAYS: dict[str, Callable[[Path], Left]] = {
+    "starved": starved,
+    "side by side": side_by_side,
+    "several processes": several_processes,
+    "one": partial(fed, one),
+    "fast server": fast_server,
+    "stalled": lambda folder: one(folder, "--faults", "stall:0.3:after=2"),
+    "interrupted": interrupted,
+}
+
+
+@pytest.fixture(scope="module")
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Together[Left]]:
+    yield from play_selected(request, PLAYS, tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture
-def fast_server() -> Iterator[str]:
-    """A server that is far faster than any that a cell expects."""
-    line = [sys.executable, "-I", "-S", null_server.__file__, "--ttft", "0.001", "--gap", "0.001", "--tokens", "40"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = json.loads(process.stdout.readline())["port"]
-        yield f"http://127.0.0.1:{port}"
-        process.kill()
+def played(request: pytest.FixtureRequest, together: Together[Left]) -> Left:
+    return together[request.param]
 
 
-def test_a_run_faster_than_its_certificate_is_certified_again(tmp_path: Path, fast_server: str) -> None:
-    options = ["--users", "5", "--think-time", "0", "--output-tokens", "40", "--run-time", "14"]
-    done = harness("run", "chatbot", "--attach", fast_server, *options, "--run-dir", str(tmp_path / "run"), "--json")
-    assert_clean(done.err)
-    made: dict[str, Any] = read_json(tmp_path / "run" / "certificate.json")
-    assert made["when"] == "after the run"
-    assert made["first"]["when"] == "before the run"
-    assert made["shape"]["needed_events_per_s"] > 1.1 * made["first"]["events_per_s"]
-    assert done.code in (VERDICTS["PASS"], VERDICTS["INVALID"]), done.text
+def play(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("played", names, indirect=True)
+
+
+@play(*PLAYS)
+def test_no_run_leaves_a_stack_trace(played: Left) -> None:
+    assert_no_trace(played.ended.out, played.ended.err)
+
+
+@play("one")
+def test_a_run_has_a_certificate(played: Left) -> None:
+    assert played.ended.code in (ExitCode.PASS, ExitCode.INCONCLUSIVE)
+    made = played.certificate
+    assert made.problem == made.skipped == made.reused_from == ""
+    assert made.requests > 50
+    assert made.unmatched == 0
+    assert made.shape is not None
+    assert made.shape.users == 20
+    assert made.e2e is not None
+    assert 0 < made.e2e.p50_s <= made.e2e.p99_s <= made.e2e.max_s
+    assert made.cpu_per_event_s is not None
+    assert made.cpu_per_event_s > 0
+    assert made.headroom is not None
+    assert made.headroom > 1
+
+
+@play("one")
+def test_it_is_made_before_the_load_and_belongs_to_the_run(played: Left) -> None:
+    assert played.judgement.client.certificate == played.certificate
+    assert CERTIFICATE in manifest_of(played.run_dir).digests
+    phases = [event["phase"] for event in events(played.run_dir / "progress.jsonl")]
+    assert phases.index("server") < phases.index("certify") < phases.index("spawn")
+    assert not (played.run_dir / "certificate.tmp").exists()
+
+
+@play("side by side")
+def test_cells_side_by_side_share_one_of_their_shape(played: Left) -> None:
+    folders = sorted(path.parent for path in played.run_dir.glob(f"*/{CERTIFICATE}"))
+    made = [read_certificate(folder) for folder in folders]
+    assert len(made) == 2
+    (taken,) = [each for each in made if each is not None and each.reused_from]
+    (own,) = [each for each in made if each is not None and not each.reused_from]
+    assert taken.reused_from in [folder.name for folder in folders]
+    assert taken.e2e == own.e2e
+    assert 0 <= taken.age_s < 60
+
+
+@play("several processes")
+def test_several_processes_are_certified_together(played: Left) -> None:
+    made = played.certificate
+    assert made.shape is not None
+    assert made.shape.workers == 2
+    assert made.requests > 50
+    assert made.unmatched == 0
+    assert played.ended.code == played.judgement.verdict.exit_code
+
+
+@play("interrupted")
+def test_ctrl_c_while_certifying_ends_in_order(played: Left) -> None:
+    assert played.ended.code in (ExitCode.INVALID, ExitCode.INTERRUPTED)
+
+
+@play("starved")
+def test_a_starved_client_is_invalid_and_never_fails_the_server(played: Left) -> None:
+    assert played.ended.code == ExitCode.INVALID
+    assert played.judgement.verdict is Verdict.INVALID
+    reasons = " ".join(played.judgement.reasons)
+    assert "the load generator's own error of p95(e2e)" in reasons
+    assert "its event loop ran late" in reasons
+    assert "use more processes (--processes), more hosts (--worker), or fewer users per process" in reasons
+    assert played.certificate.attempts == 3
+
+
+@play("stalled")
+def test_a_server_that_stalls_to_the_end_ends_in_bounded_time(played: Left) -> None:
+    # INVALID: a machine too busy for any verdict
+    assert played.ended.code in (ExitCode.FAIL, ExitCode.INVALID)
+    load = manifest_of(played.run_dir).load
+    assert load.ended_by in ("run time", "fail decided")
+    assert load.started_s is not None
+    assert load.stopped_issuing_s is not None
+    assert load.drained_s is not None
+    assert load.stopped_issuing_s - load.started_s < load.run_time_s + load.tail_s + 5
+    assert load.drained_s - load.stopped_issuing_s < 10
+    assert sum(each.count for each in played.judgement.outcomes if each.outcome == Outcome.IN_FLIGHT) > 0
+
+
+@play("fast server")
+def test_a_run_faster_than_its_certificate_is_certified_again(played: Left) -> None:
+    made, verdict = played.certificate, played.judgement.verdict
+    assert made.when == "after the run"
+    assert made.first is not None
+    assert made.first.when == "before the run"
+    assert made.shape is not None
+    assert made.shape.needed_events_per_s > 1.1 * made.first.events_per_s
+    assert verdict in (Verdict.PASS, Verdict.INVALID)
+    assert played.ended.code == verdict.exit_code

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import signal
-import socket
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
@@ -27,17 +23,21 @@ from tests.e2e.processes import (
     Ended,
     Started,
     Together,
+    answers,
     assert_no_trace,
     assert_nothing_left,
     commands,
     events,
+    free_port,
     in_phase,
     judgement_of,
     listening,
     manifest_of,
     play_selected,
+    post,
     samples_of,
     started,
+    two_processes,
     unstarved,
 )
 
@@ -67,18 +67,6 @@ def locust(scenario: str, folder: Path, *options: str | Path) -> Started:
     """Start Locust with its run directory and its progress file in a folder."""
     own = ("--run-dir", folder / "run", "--progress-file", folder / "progress.jsonl")
     return Started([*LOCUST, "-f", f"locustfiles/{scenario}.py", *own, *options], folder)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def two_processes() -> tuple[str, ...]:
-    """Locust's own port for workers is one for the whole machine."""
-    port = str(free_port())
-    return ("--processes", "2", "--master-port", port, "--master-bind-port", port)
 
 
 def headless(scenario: str, options: tuple[str, ...], folder: Path) -> Left:
@@ -297,17 +285,3 @@ def test_bad_options_are_one_sentence(options: tuple[str, ...], code: int, words
     assert len(said) == 1
     assert words in ended.err
     assert_no_trace(ended.out, ended.err)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.URLError:
-        return False
-
-
-def post(url: str, **form: int) -> None:
-    with urllib.request.urlopen(url, urlencode(form).encode(), timeout=30) as answer:
-        assert answer.status == 200
-        assert b'"success": true' in answer.read()
