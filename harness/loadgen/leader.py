@@ -19,6 +19,7 @@ from harness.dataset import read_workload
 from harness.errors import ExitCode, HarnessError, LoadError
 from harness.loadgen import messages
 from harness.loadgen.certifier import Certifier
+from harness.loadgen.clock import answer_clocks
 from harness.loadgen.coordinator import Run
 from harness.loadgen.limits import check_limits
 from harness.loadgen.open_loop import schedule_of
@@ -76,6 +77,7 @@ class Leader:
         self._standing = True
         terminate.cancel()  # from here on, SIGTERM is Locust's
         self._certifier = Certifier(runner, share=not self._standalone)
+        answer_clocks(runner)
         runner.register_message(messages.HELLO, self._forward("on_hello"))
         runner.register_message(messages.SAMPLES, self._forward("on_samples"))
         runner.register_message(messages.SURVEY_REPLY, self._forward("on_survey_reply"))
