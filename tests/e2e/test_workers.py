@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from harness.judge import read_judgement
 from harness.judgement import Mark, Verdict
+from harness.records import WorkerFacts
 from harness.runlog import RunReader
 from tests.e2e.processes import LOCUST, ROOT, VERDICTS, Started, started, wait_until
 
@@ -24,7 +25,7 @@ CHATBOT = (*LOCUST, "-f", str(ROOT / "locustfiles" / "chatbot.py"))
 USERS = ("--headless", "--only-summary", "--users", "20", "--think-time", "0.5", "--output-tokens", "4")
 LOST_WITHIN_S = 30.0
 """From the kill to the verdict: Locust's heartbeat 5 s, drain and end 7 s, seal and judging; and a busy machine."""
-BUSY_CLOCK_S = 0.005
+CLOCK_S = 0.005
 
 
 @contextmanager
@@ -38,6 +39,14 @@ def emulator(folder: Path) -> Iterator[str]:
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return str(listener.getsockname()[1])
+
+
+def assert_one_clock(workers: Iterable[WorkerFacts]) -> None:
+    """On one host all clocks are the same one, and are measured as such."""
+    for worker in workers:
+        assert worker.clock_round_trip_s is not None
+        assert 0 < worker.clock_round_trip_s < 1
+        assert abs(worker.clock_offset_s) < CLOCK_S
 
 
 def test_workers_have_their_clocks_and_regions(tmp_path: Path) -> None:
@@ -60,10 +69,7 @@ def test_workers_have_their_clocks_and_regions(tmp_path: Path) -> None:
     table = reader.samples()
     tags = set(zip(table.column("worker").to_pylist(), table.column("region").to_pylist(), strict=True))
     assert dict(tags) == by_worker
-    for worker in facts:
-        assert worker.clock_round_trip_s is not None
-        assert 0 < worker.clock_round_trip_s < 1
-        assert abs(worker.clock_offset_s) < BUSY_CLOCK_S
+    assert_one_clock(facts)
     judgement = read_judgement(run_dir)
     assert [each.region for each in judgement.regions] == ["eu", "home", "us"]
     assert sum(each.requests for each in judgement.regions) == judgement.load.judged
@@ -96,6 +102,8 @@ def test_a_lost_worker_is_noticed_and_named(number: signal.Signals, tmp_path: Pa
     assert manifest.load.ended_by == "load worker lost"
     assert judgement.verdict is Verdict.INVALID
     assert Mark.CUT_OFF in judgement.marks
+    assert len(manifest.workers) == 2
+    assert_one_clock(manifest.workers)
     (lost,) = [worker for worker in manifest.workers if worker.pid == victim]
     assert f"load worker {lost.worker} (host {lost.host}, pid {victim}) was lost during the run" in judgement.sentence
     table = reader.samples()
