@@ -78,6 +78,16 @@ test-fast: setup-dev ## the tests alone
 	$(SAY) 'pytest'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-system
+test-system: setup-dev ## load from network namespaces of their own (needs root; installs iproute2)
+	@test "$$(id -u)" = 0 || { echo 'make test-system: network namespaces need root: sudo make test-system' >&2; exit 1; }
+	@command -v ip >/dev/null || { \
+		echo '==> installing iproute2'; \
+		command -v apt-get >/dev/null || { echo 'make test-system: no ip command here: install iproute2' >&2; exit 1; }; \
+		apt-get -qq update && apt-get -qq install --yes --no-install-recommends iproute2; }
+	$(SAY) 'pytest -m system tests/system'
+	@$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: setup-dev ## lint, format and type checks
 	$(SAY) 'ruff check'

@@ -122,7 +122,7 @@ class Cell(Record):
 
 def new_run_id(scenario: str, stack: str) -> str:
     """A name that sorts by time and is unique on this host."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{scenario}-{stack}-{token_hex(2)}"
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{scenario}-{stack}-{token_hex(4)}"
 
 
 def attached_stack(model: str, protocol: str = "openai-chat") -> Stack:

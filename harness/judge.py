@@ -26,12 +26,13 @@ from harness.judgement import (
 from harness.manifest import Manifest
 from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
 from harness.plan import claim_audit
+from harness.regions import region_results
 from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
 from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.statistics import nearest_rank, rank_bounds
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
 from harness.timeline import timeline
-from harness.validity import certificate_faults, certificate_notes, client_health, faults
+from harness.validity import certificate_faults, certificate_notes, client_health, distribution_notes, faults
 
 DRIFT_GROWTH = 1.2
 """A second half whose median is this many times the first's is not one state to be judged."""
@@ -56,11 +57,13 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     reader = RunReader(run_dir)
     manifest, table = reader.manifest, reader.samples()
     requests = read_requests(table, manifest.workers, manifest.load)
-    table = table.select(["outcome", "error", "prompt_id", "token_source", *TOKEN_COUNTS])
+    table = table.select(["outcome", "error", "region", "prompt_id", "token_source", *TOKEN_COUNTS])
     judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
-    checks = evaluate(manifest.scenario.sla, judged, _terms(manifest, len(requests)))
+    terms = _terms(manifest, len(requests))
+    checks = evaluate(manifest.scenario.sla, judged, terms)
+    regions = region_results(manifest.scenario.sla, judged, table.column("region"), terms)
     invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else (), table)
     invalid += _nothing_judged(manifest, judged.rows)
     load = load_summary(manifest, table, judged, loop)
@@ -91,10 +94,16 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
             "timeline": timeline(
                 requests, _after_start(manifest, manifest.load.stopped_issuing_s), streamed=manifest.stream
             ),
+            "regions": regions,
             "worst_prompts": worst_prompts(table, good | bad, bad),
             "claim": claim or _claim(manifest, spreads, load),
             "cost": cost or _cost(manifest, load, attained),
-            "notes": (*_open_notes(load), *_notes(manifest, judged), *certificate_notes(manifest, certificate)),
+            "notes": (
+                *_open_notes(load),
+                *_notes(manifest, judged),
+                *distribution_notes(manifest, len(regions)),
+                *certificate_notes(manifest, certificate),
+            ),
         }
     )
 

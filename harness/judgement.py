@@ -96,6 +96,22 @@ class Distribution(Record):
     max: float | None = None
 
 
+class RegionResult(Record):
+    """One region's requests, judged alone, with what they say of the scenario's first check."""
+
+    region: str
+    """Empty: of workers without a tag."""
+    requests: int
+    verdict: Verdict
+    """By the latency and error checks alone, and on this region's requests alone."""
+    check: str = ""
+    value: float | None = None
+    samples: int = 0
+    violations: int | None = None
+    p_value: float | None = None
+    """Chance of so many violations if the region just kept the check; small: it breaks it."""
+
+
 class OutcomeCount(Record):
     outcome: str
     count: int
@@ -267,6 +283,8 @@ class Judgement(Record):
     timeline: tuple[TimelinePoint, ...] = ()
     curves: tuple[Curve, ...] = ()
     worst_prompts: tuple[PromptViolations, ...] = ()
+    regions: tuple[RegionResult, ...] = ()
+    """Empty unless the workers carry more than one region's tag."""
     claim: ClaimAudit | None = None
     cost: CostSummary | None = None
     quality_word: str = ""

@@ -137,6 +137,8 @@ class WorkerFacts(Record):
     anchor_monotonic_s: float
     clock_offset_s: float = 0.0
     """This worker's wall clock minus the master's, to be subtracted."""
+    clock_round_trip_s: float | None = None
+    """The shortest round trip that the offset was measured by: it is true within half of this. None: not measured."""
     samples_sent: int | None = None
     """None: the worker never reported its end (killed)."""
     hub_lag_p50_s: float | None = None

@@ -145,6 +145,27 @@ def certificate_notes(manifest: Manifest, certificate: Certificate | None) -> li
     return [*notes, *_how_certified(certificate)]
 
 
+def distribution_notes(manifest: Manifest, regions: int) -> list[str]:
+    """What a reader must know of a run that came from several hosts or regions."""
+    allowed_s = CLIENT_SHARE * _smallest_limit_s(manifest)
+    unmeasured = [w for w in manifest.workers if w.clock_round_trip_s is None and w.host != manifest.host]
+    notes = [f"the clock of load worker {w.worker} on {w.host} was not compared with the master's" for w in unmeasured]
+    worst = max(manifest.workers, key=lambda worker: worker.clock_round_trip_s or 0.0, default=None)
+    doubt_s = (worst.clock_round_trip_s or 0.0) / 2 if worst is not None else 0.0
+    if worst is not None and doubt_s > allowed_s:
+        notes.append(
+            f"the clock of load worker {worst.worker} on {worst.host} is known only within {1e3 * doubt_s:.3g} ms (half"
+            f" a round trip to the master), more than {100 * CLIENT_SHARE:g}% of the smallest limit"
+            f" ({1e3 * allowed_s:.3g} ms): no latency depends on it, only when each request falls in the run"
+        )
+    if regions:
+        notes.append(
+            f"{regions} regions, each also judged by itself: of that many verdicts one is wrong more often than of one,"
+            " and the cell's verdict is that of all requests together"
+        )
+    return notes
+
+
 def _how_certified(certificate: Certificate | None) -> list[str]:
     if certificate is None:
         return ["the load generator was not certified: this run has no certificate.json"]
@@ -159,8 +180,7 @@ def _how_certified(certificate: Certificate | None) -> list[str]:
 
 
 def _slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:
-    smallest = min((check.limit for check in manifest.scenario.sla if check.is_latency), default=math.inf)
-    allowed = CLIENT_SHARE * smallest
+    allowed = CLIENT_SHARE * _smallest_limit_s(manifest)
     lags = (("its event loop ran late", client.hub_lag_p99_s), ("requests were sent late", client.send_lag_p99_s))
     return [
         f"the load generator was the bottleneck: {what} by {milliseconds(lag)} ms at p99, more than"
@@ -168,3 +188,7 @@ def _slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:
         for what, lag in lags
         if lag is not None and lag > allowed
     ]
+
+
+def _smallest_limit_s(manifest: Manifest) -> float:
+    return min((check.limit for check in manifest.scenario.sla if check.is_latency), default=math.inf)

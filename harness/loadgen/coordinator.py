@@ -24,6 +24,7 @@ from harness.loadgen.looks import LiveSamples
 from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.progress import Progress
 from harness.loadgen.recorder import from_bytes
+from harness.loadgen.roll import Roll
 from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
 from harness.runlog import RunWriter
 from harness.seal import about_this_host
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 _END_GRACE_S = 5.0
 """How long workers get, beyond the drain, to report their end."""
 _SPAWN_GRACE_S = 60.0
+_CLOCKS_WITHIN_S = 5.0
+"""How long the run clock's zero waits for workers whose clock is still being compared with this one."""
+_POLL_S = 0.1
+LOST = "load worker lost"
 _LEAD_S = 0.5
 """An open loop's zero lies this far ahead of the message that names it, so that no worker hears of it too late."""
 
@@ -64,7 +69,7 @@ class Run:
         self._workers: dict[int, WorkerFacts] = {}
         self._workers_asked = 0
         self._ended: set[int] = set()
-        self._all_ended = Event()
+        self._roll = Roll(environment)
         self._live = LiveSamples(cell)
         self.seen_rate = SeenRate()
         self.certificate = Certificate()
@@ -89,9 +94,12 @@ class Run:
         gevent.spawn(self._conduct).link_exception(self._crashed)
 
     def interrupt(self, reason: str) -> None:
-        """End the run; the first reason counts. Returns at once: wait for ``done``."""
+        """End the run; the first reason counts. Returns at once: wait for ``done``.
+
+        Locust stops a run by itself when its last worker is gone, which is no wish of anybody's.
+        """
         if not self._interrupted.ready():
-            self._interrupted.set(reason)
+            self._interrupted.set(LOST if self._lost() else reason)
 
     @property
     def interrupted(self) -> bool:
@@ -108,6 +116,7 @@ class Run:
 
     def on_samples(self, data: dict[str, Any]) -> None:
         batch: pa.RecordBatch = from_bytes(data["batch"])
+        self._roll.heard(data["worker"])
         try:
             self._writer.append(batch)
             self._writer.append_outputs(data["outputs"])
@@ -130,8 +139,6 @@ class Run:
         facts = WorkerFacts.model_validate_json(data["facts"])
         self._workers[facts.worker] = facts
         self._ended.add(facts.worker)
-        if self._ended >= set(self._workers):
-            self._all_ended.set()
 
     # The run ---------------------------------------------------------------------------------
 
@@ -141,13 +148,34 @@ class Run:
         stopped_s = time.time()
         self._progress.tell("drain", of_s=self.cell.drain_s)
         self._send(messages.STOP, {"drain_s": self.cell.drain_s})
-        self._all_ended.wait(self.cell.drain_s + _END_GRACE_S)
-        missing = sorted(set(self._workers) - self._ended)
+        self._await_ends()
+        lost = self._lost()
+        if lost:
+            self._problem(self._roll.sentence([self._workers[worker] for worker in lost]))
+        missing = set(self._workers) - self._ended - set(lost)
         if missing:
             self._problem(f"{len(missing)} of {len(self._workers)} load workers never reported their end")
         if not self._workers:
             self._problem("no load worker reported")
         self._finish(reason, complete, stopped_s)
+
+    def _lost(self) -> list[int]:
+        """Workers that are gone without having reported their end."""
+        return self._roll.lost(set(self._workers) - self._ended)
+
+    def _await_ends(self) -> None:
+        """Wait for every worker's end, in bounded time; one that is gone is not waited for."""
+        deadline = time.monotonic() + self.cell.drain_s + _END_GRACE_S
+        while time.monotonic() < deadline and set(self._workers) - self._ended - set(self._lost()):
+            gevent.sleep(_POLL_S)
+
+    def _await_clocks(self) -> None:
+        """Give workers, whose clocks are compared as users are spawned, a moment to be done with it."""
+        deadline = time.monotonic() + _CLOCKS_WITHIN_S
+        while time.monotonic() < deadline and not self.interrupted:
+            if all(facts.clock_round_trip_s is not None for facts in self._workers.values()):
+                return
+            gevent.sleep(_POLL_S)
 
     def _load_until_end(self) -> str:
         """Conduct spawning, warm-up, load with its looks, and the tail; return what ended it."""
@@ -166,6 +194,7 @@ class Run:
                     f"not all of {self.cell.scenario.users} users were up after {spawn_s + _SPAWN_GRACE_S:.0f} s"
                 )
                 return "spawning too slow"
+        self._await_clocks()
         start = self._start_clock()
         timing = self.cell.timing
         zero_s = self._load.started_s or 0.0
@@ -223,6 +252,8 @@ class Run:
             except gevent.Timeout:
                 if self._server_died():
                     return "server died"
+                if self._lost():
+                    return LOST
 
     def _tell_load(self, start: float) -> None:
         timing, elapsed = self.cell.timing, time.monotonic() - start
@@ -266,7 +297,7 @@ class Run:
             if reason == "fail decided":
                 judged_until = self._judged_until(next(look for look in self._looks if look.failed))
             elif not complete:
-                judged_until = min(judged_until, stopped_s)
+                judged_until = min(judged_until, stopped_s, *self._roll.last_heard_s(self._lost()))
         load: LoadFacts = self._load.model_copy(
             update={
                 "users_reached": self._users_reached or 0,

@@ -20,6 +20,7 @@ from harness.dataset import read_workload
 from harness.errors import ExitCode, HarnessError, LoadError
 from harness.loadgen import messages
 from harness.loadgen.certifier import Certifier
+from harness.loadgen.clock import answer_clocks
 from harness.loadgen.coordinator import Run
 from harness.loadgen.limits import check_limits
 from harness.loadgen.open_loop import schedule_of
@@ -75,6 +76,7 @@ class Leader:
         self._early_terminate = gevent.signal_handler(signal.SIGTERM, self._on_interrupt)
         self._start_server()
         self._certifier = Certifier(runner, share=not self._standalone)
+        answer_clocks(runner)
         if web_ui is not None:
             self._begin()
         runner.register_message(messages.HELLO, self._forward("on_hello"))

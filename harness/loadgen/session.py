@@ -20,8 +20,10 @@ from gevent.event import Event
 
 from harness.cell import Cell
 from harness.clients import CLIENTS, Client, Reply, RetryPolicy, prepare
+from harness.clock_offset import ClockOffset
 from harness.dataset import read_workload
 from harness.loadgen import messages
+from harness.loadgen.clock import ClockAsker
 from harness.loadgen.health import Health
 from harness.loadgen.open_loop import Arrival, OpenLoop, schedule_of
 from harness.loadgen.recorder import Recorder, to_bytes
@@ -70,6 +72,7 @@ class Session:
         self._looks_inside = any(check.metric in ("ttft", "tpot", "itl") for check in cell.scenario.sla)
         self._health = Health()
         self._anchor = (time.time(), time.monotonic())
+        self._clock: ClockOffset | None = None
         self._drained = Event()
         self._parked = Event()
         self._health_start: gevent.Greenlet[..., None] | None = None
@@ -252,6 +255,8 @@ class Session:
             region=self.cell.region,
             anchor_wall_s=self._anchor[0],
             anchor_monotonic_s=self._anchor[1],
+            clock_offset_s=self._clock.offset_s if self._clock is not None else 0.0,
+            clock_round_trip_s=self._clock.round_trip_s if self._clock is not None else None,
             samples_sent=self._recorder.sent,
             hub_lag_p50_s=self._health.lag_s(50),
             hub_lag_p99_s=self._health.lag_s(99),
@@ -266,6 +271,15 @@ class Session:
     def hello(self) -> None:
         """Tell the coordinator this worker's clock anchor, so that samples can be read before the end."""
         self._send(messages.HELLO, {"facts": self.facts().model_copy(update={"samples_sent": None}).model_dump_json()})
+
+    def compare_clocks(self, asker: ClockAsker) -> None:
+        """Measure this host's clock against the master's, and tell the coordinator."""
+        self._clock = asker.measure(self._own_wall)
+        if self._clock is not None:
+            self.hello()
+
+    def _own_wall(self, monotonic_s: float) -> float:
+        return self._anchor[0] + (monotonic_s - self._anchor[1])
 
     def _ship_forever(self) -> None:
         while True:

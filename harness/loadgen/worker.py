@@ -15,6 +15,7 @@ from harness.cell import Cell
 from harness.certificate import Shape
 from harness.errors import ExitCode
 from harness.loadgen import messages, recorder
+from harness.loadgen.clock import ClockAsker
 from harness.loadgen.rehearsal import rehearse
 from harness.loadgen.session import Session
 from harness.loadgen.users import ScenarioUser
@@ -37,6 +38,10 @@ class WorkerSide:
         self._environment = environment
         self._runner: Any = runner
         self._session: Session | None = None
+        options: Any = environment.parsed_options
+        # Read now: with the first users Locust sends the master's options, which would take this one's place.
+        self._region = str(options.region) if options is not None else ""
+        self._clock = ClockAsker(runner)
         recorder.warm_up()
         runner.register_message(messages.CERTIFY, self._on_certify)
         runner.register_message(messages.CELL, self._on_cell)
@@ -81,9 +86,12 @@ class WorkerSide:
 
     def _on_cell(self, environment: Environment, msg: Any, **_: Any) -> None:
         cell = Cell.model_validate_json(msg.data["cell"])
+        cell = cell.model_copy(update={"region": self._region or cell.region})
         self._session = Session(environment, cell, self._runner.worker_index)
         ScenarioUser.session = self._session
         self._session.hello()
+        # A greenlet of its own: the answers arrive in this one.
+        gevent.spawn(self._session.compare_clocks, self._clock)
 
     def _on_start(self, msg: Any, **_: Any) -> None:
         if self._session is not None:

@@ -100,3 +100,17 @@ def test_nothing_judged(tmp_path: Path) -> None:
     judgement = judge(tmp_path / "b")
     assert "before all 1 users were up (spawning too slow)" in judgement.sentence
     assert judgement.timeline
+
+
+def test_a_doubtful_clock_is_a_note_and_no_fault(tmp_path: Path) -> None:
+    sent = len(FAST.samples())
+    far = {"samples_sent": sent, "host": "far", "clock_offset_s": 0.0}
+    near = judged(tmp_path / "a", workers=(WORKER.model_copy(update={**far, "clock_round_trip_s": 0.19}),))
+    doubtful = judged(tmp_path / "b", workers=(WORKER.model_copy(update={**far, "clock_round_trip_s": 0.25}),))
+    unknown = judged(tmp_path / "c", workers=(WORKER.model_copy(update=far),))
+    assert near.verdict is doubtful.verdict is unknown.verdict is Verdict.PASS
+    assert not any("clock of load worker" in note for note in near.notes)
+    (note,) = [note for note in doubtful.notes if "clock of load worker" in note]
+    assert "0 on far is known only within 125 ms" in note
+    assert "more than 5% of the smallest limit (100 ms)" in note
+    assert any("load worker 0 on far was not compared with the master's" in note for note in unknown.notes)
