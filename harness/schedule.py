@@ -126,6 +126,8 @@ def arrival_times_s(
                 f"{arrivals.text} for {end_s:g} s makes {expected:,.0f} arrivals; at most {MOST_ARRIVALS:,}"
             )
         moments = _mapped(_unit_process(expected, _variation(arrivals), np.random.default_rng(seed)), stretches)
+    # Where a stretch's rate changes, rounding may put two moments 1e-15 s out of order.
+    moments = np.maximum.accumulate(moments)
     inside = moments[(moments >= 0) & (moments < end_s)]
     if not len(inside):
         raise UsageError(f"{arrivals.text} makes no arrival in the {end_s:g} s of the run")

@@ -273,7 +273,7 @@ def test_workers_do_not_outlive_a_master_that_is_killed(tmp_path: Path, quick_se
         (("--stack", STACK, "--host", "http://127.0.0.1:9"), ExitCode.USAGE, "not both"),
         (("--host", "http://127.0.0.1:9"), ExitCode.SERVER, "refuses connections"),
         (("--stack", STACK, "-u", "-3"), ExitCode.USAGE, "at least 1"),
-        (("--stack", STACK, "--faults", "gremlins:1"), ExitCode.SERVER, "unknown fault 'gremlins'"),
+        (("--stack", STACK, "--faults", "gremlins:1"), ExitCode.USAGE, "unknown fault 'gremlins'"),
         (("--host", "http://127.0.0.1:9", "--header", "Authorization: Bearer abc"), ExitCode.USAGE, "${VARIABLE}"),
     ],
     ids=["neither", "stack", "both", "host", "users", "faults", "secret"],

@@ -289,5 +289,5 @@ def test_the_drain_is_bounded(scenario: str) -> None:
 def test_run_ids_are_unique_and_sort_by_time() -> None:
     ids = [new_run_id("chatbot", "attached") for _ in range(50)]
     assert len(set(ids)) == 50
-    assert all(re.fullmatch(r"\d{8}-\d{6}-chatbot-attached-[0-9a-f]{4}", name) for name in ids)
+    assert all(re.fullmatch(r"\d{8}-\d{6}-chatbot-attached-[0-9a-f]{8}", name) for name in ids)
     assert [name[:15] for name in ids] == sorted(name[:15] for name in ids)
