@@ -23,6 +23,8 @@ from reports.html import write_report
 from servers.emulator.faults import FaultPlan
 
 RUNS = Path("runs")
+PROMISING_SHARE = 0.65
+"""Of the limit: a plan knows the mean prompt, and long ones stretch the tail beyond it."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +140,18 @@ def _stacks(catalog: Catalog, scenario: Scenario, options: Options) -> Iterator[
         yield from (catalog.stack(name) for name in options.stacks)
         return
     yield from (catalog.stack(name) for name in scenario.stacks)
-    variant = cheapest_passing_variant(catalog, scenario.name, lambda stack: _good_enough(scenario, stack))
+    variant = cheapest_passing_variant(catalog, scenario.name, lambda stack: _promising(catalog, scenario, stack))
     if variant is not None:
         yield catalog.stack(variant.stack)
     yield from (catalog.stack(name) for name in scenario.real)
 
 
-def _good_enough(scenario: Scenario, stack: Stack) -> bool:
+def _promising(catalog: Catalog, scenario: Scenario, stack: Stack) -> bool:
+    """Whether a variant has the quality, and the room that a prediction from mean prompts needs to come true."""
     rank, need = quality_rank(stack.quality_word(scenario.name)), quality_rank(scenario.quality_need)
-    return rank is not None and need is not None and rank >= need
+    predicted = plan_cell(catalog, scenario, stack).predicted
+    roomy = predicted is not None and predicted <= PROMISING_SHARE * scenario.primary.limit
+    return roomy and rank is not None and need is not None and rank >= need
 
 
 def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overrides) -> str:
