@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cell import Cell
+from harness.certify import LIGHT_EVENTS_PER_S
 from harness.errors import ExitCode, HarnessError, RunDirectoryError
 from harness.judge import floor_failure_judgement, read_judgement, write_judgement
 from harness.judgement import Judgement, Verdict
@@ -23,8 +24,6 @@ from harness.seal import about_this_host
 from servers.process import ServerProcess, describe_exit
 
 LOCUSTFILE = Path(__file__).parent / "loadgen" / "cell_locustfile.py"
-LIGHT_EVENTS_PER_S = 3000.0
-"""An emulated cell below this rate leaves room on two cores for others beside it."""
 MOST_SIDE_BY_SIDE = 8
 _STOP_GRACE_S = 60.0
 """An interrupted cell drains, seals and is judged within this time, or is killed."""

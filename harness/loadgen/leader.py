@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import subprocess
 import sys
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from locust.runners import Runner
 
 _VERDICT_CODES = (ExitCode.PASS, ExitCode.FAIL, ExitCode.INCONCLUSIVE, ExitCode.INVALID)
-
-logger = logging.getLogger(__name__)
 
 
 class Leader:

@@ -65,7 +65,6 @@ class Session:
         self._retry = RetryPolicy(max_retries=cell.connection.max_retries)
         self._new_source = prompt_sources(cell.scenario.workload, read_workload(cell.scenario.workload))
         self._users = 0
-        self._users_peak = 0
         self._in_flight: dict[int, _InFlight] = {}
         self._recorder = self._new_recorder(cell.scenario.workload.output_share)
         # What is inside an unfinished answer costs parsing it; only checks of tokens need that at a look.
@@ -97,7 +96,6 @@ class Session:
         """Be one user until the run ends; called in the user's greenlet."""
         user = self._users
         self._users += 1
-        self._users_peak = max(self._users_peak, self._users)
         if self._open_loop is not None:  # Locust's user stands for this process, which began at the run clock's zero
             self._parked.wait()
             return
@@ -262,7 +260,7 @@ class Session:
             hub_lag_p99_s=self._health.lag_s(99),
             hub_lag_max_s=self._health.lag_s(100),
             cpu_share=self._health.cpu_share(),
-            users_peak=self._users_peak,
+            users_peak=self._users,
             arrivals_due=self._open_loop.due if self._open_loop is not None else 0,
             arrivals_late=self._arrivals_late,
             arrivals_not_started=self._arrivals_not_started,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import signal
 import sys
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _ORPHAN_S = 60.0
 """A worker that was interrupted ends at the latest after this time, whatever its master does."""
-
-logger = logging.getLogger(__name__)
 
 
 class WorkerSide:
