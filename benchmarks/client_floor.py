@@ -1,192 +1,149 @@
 """What an event costs our client, beside a loop that does nothing but receive it.
 
-A null server in a process of its own streams 32 tokens to each of 1,000 connections, 20 ms apart after
-a TTFT of 100 ms (some 50,000 events/s). Client CPU (user and system) is divided by the events received.
-The ratio of the two is what the project promises: at most 2.5.
+A null server streams 32 tokens to each connection after a TTFT of 100 ms, 20 ms apart, or farther where the
+connections together would make more than 50,000 events/s. ``--mode tls`` puts TLS between, ``--mode whole`` asks for
+whole answers and counts them. Client CPU (user and system) over the events received, parsing and all; the ratio of the
+two is what the project promises: at most 2.5. Server on one core, client on the other.
 
-    python -m benchmarks.client_floor [--connections 1000] [--seconds 6] [--rounds 3]
+    python -m benchmarks.client_floor [--mode stream|tls|whole] [--connections 1,100,1000,5000] [--seconds 5]
+
+Prints a Markdown table of medians, with the least and the most of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import select
-import socket
+import json
+import math
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections import deque
+from dataclasses import asdict
+from typing import Any
 
-TOKENS = 32
-TTFT_S = 0.100
-GAP_S = 0.020
-TICK_S = 0.001
-# Users start spread over one answer's length, or all 1,000 would stay in step.
-CYCLE_S = TTFT_S + TOKENS * GAP_S
+from benchmarks.bare import Spent, bare
+from benchmarks.null import PEM, Timing, null, two_cores
 
-
-def _chunk(payload: bytes) -> bytes:
-    data = b"data: " + payload + b"\n\n"
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-_FRAME = (
-    b'{"id":"chatcmpl-8d0f8a2c1e6b4a7f9c3d5e7f1a2b3c4d","object":"chat.completion.chunk",'
-    b'"created":1764000000,"model":"null-server","choices":[{"index":0,"delta":%b,'
-    b'"logprobs":null,"finish_reason":%b}]}'
-)
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-FIRST = HEAD + _chunk(_FRAME % (b'{"role":"assistant","content":""}', b"null"))
-TOKEN = _chunk(_FRAME % (b'{"content":" token"}', b"null"))
-LAST = (
-    _chunk(_FRAME % (b"{}", b'"stop"'))
-    + _chunk(b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":%d}}' % TOKENS)
-    + _chunk(b"[DONE]")
-    + b"0\r\n\r\n"
-)
-# the head, the tokens, the end: what one request makes the client receive
-EVENTS = TOKENS + 2
+TTFT_S, GAP_S, TOKENS = 0.100, 0.020, 32
+MOST_EVENTS_PER_S = 50_000.0
+MOST_ANSWERS_PER_S = 4_000.0
+EVENTS = TOKENS + 1
+"""Of one streamed answer: the head with the role, then a read a token; the end comes with the last."""
+MODES = ("stream", "tls", "whole")
 
 
-def serve() -> None:
-    """Answer every request on time by a wheel of 1 ms slots; print the port first."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    print(listener.getsockname()[1], flush=True)
-    poll = select.epoll()
-    poll.register(listener, select.EPOLLIN)
-    peers: dict[int, socket.socket] = {}
-    slots: deque[list[tuple[int, int]]] = deque([] for _ in range(1024))
-    first_ticks, gap_ticks = round(TTFT_S / TICK_S), round(GAP_S / TICK_S)
-    due_s = time.monotonic()
-    while True:
-        for fd, _ in poll.poll(max(0.0, due_s - time.monotonic()), 4096):
-            if fd == listener.fileno():
-                peer, _address = listener.accept()
-                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                peers[peer.fileno()] = peer
-                poll.register(peer, select.EPOLLIN)
-            else:
-                with contextlib.suppress(OSError):
-                    if peers[fd].recv(65536):  # the client sends each request at once
-                        peers[fd].send(FIRST)
-                        slots[first_ticks].append((fd, 0))
-                        continue
-                poll.unregister(fd)
-                peers.pop(fd).close()
-        while time.monotonic() >= due_s:
-            due_s += TICK_S
-            now = slots.popleft()
-            slots.append([])
-            for fd, sent in now:
-                with contextlib.suppress(OSError, KeyError):  # the client has gone
-                    peers[fd].send(TOKEN if sent < TOKENS else LAST)
-                    if sent < TOKENS:
-                        slots[gap_ticks - 1].append((fd, sent + 1))
+def timing_for(mode: str, connections: int) -> Timing:
+    if mode == "whole":
+        return Timing(max(TTFT_S, connections / MOST_ANSWERS_PER_S), 0.0, TOKENS)
+    return Timing(TTFT_S, max(GAP_S, connections / MOST_EVENTS_PER_S), TOKENS)
 
 
-def bare(port: int, connections: int, seconds: float) -> tuple[int, float]:
-    """Receive and forget; only the end of an answer is looked for, to send the next request."""
-    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-    poll = select.epoll()
-    receivers, senders = {}, {}
-    for _ in range(connections):
-        peer = socket.create_connection(("127.0.0.1", port))
-        peer.setblocking(False)
-        poll.register(peer, select.EPOLLIN)
-        receivers[peer.fileno()], senders[peer.fileno()] = peer.recv, peer.send
-        peer.send(request)
-        time.sleep(CYCLE_S / connections)
-    reads = 0
-    end_s, began_cpu_s = time.monotonic() + seconds, time.process_time()
-    while time.monotonic() < end_s:
-        for fd, _ in poll.poll(0.1, 4096):
-            reads += 1
-            if receivers[fd](65536).endswith(b"0\r\n\r\n"):
-                senders[fd](request)
-    return reads, time.process_time() - began_cpu_s
-
-
-def ours(port: int, connections: int, seconds: float) -> tuple[int, float]:
+def ours(port: int, connections: int, seconds: float, timing: Timing, mode: str) -> dict[str, float]:
     """One greenlet and one client per connection, as users under Locust are."""
     import gevent
 
     from harness.clients import CLIENTS, Target
     from harness.records import Message, Outcome, Prompt
 
-    target = Target(url=f"http://127.0.0.1:{port}", model="null")
-    clients = [CLIENTS[target.protocol](target) for _ in range(connections)]
+    tls, whole = mode == "tls", mode == "whole"
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    target = Target(url=url, model="null", ca_file=str(PEM) if tls else None, stream=not whole)
+    clients: list[Any] = [CLIENTS[target.protocol](target) for _ in range(connections)]
     prompt = Prompt("0", (Message("user", "translate"),), TOKENS)
     events = 0
-    ttfts_s: list[float] = []
+    late_s: list[float] = []
+    measuring = False
 
     def use(number: int) -> None:
         nonlocal events
-        gevent.sleep(number / connections * CYCLE_S)
+        gevent.sleep(number / connections * timing.e2e_s)
         while True:
             reply = clients[number].send(prompt, f"bench/0/{number}/0")
-            if reply.outcome is not Outcome.OK or reply.chunks != TOKENS:
-                sys.exit(f"{reply.outcome}: {reply.error}, {reply.chunks} tokens")
-            events += EVENTS
-            ttfts_s.append(reply.first_token_s - reply.sent_s)
+            if reply.outcome is not Outcome.OK or reply.output_tokens != TOKENS:
+                sys.exit(f"{reply.outcome}: {reply.error}, {reply.output_tokens} tokens")
+            if measuring:
+                events += 1 if whole else EVENTS
+                late_s.append(reply.end_s - reply.sent_s - timing.e2e_s)
 
+    began_s = time.process_time()
     for client in clients:
         client.open()
-    began_cpu_s = time.process_time()
+    opened_cpu_s = time.process_time() - began_s
     users = [gevent.spawn(use, number) for number in range(connections)]
+    gevent.sleep(2 * timing.e2e_s)
+    # What is half there now has cost CPU before, what is half there at the end costs it within: alike, on average.
+    measuring, began_s = True, time.process_time()
     gevent.sleep(seconds)
-    cpu_s = time.process_time() - began_cpu_s
-    # answers that are still coming have cost CPU, too
-    for client in clients:
-        reply = client.partial()
-        events += (reply.chunks + 1 if reply.chunks else reply.bytes > 0) if reply else 0
-    p99_ms = 1e3 * statistics.quantiles(ttfts_s, n=100)[98]
-    print(f"  ours: TTFT p50 {1e3 * statistics.median(ttfts_s):.1f}, p99 {p99_ms:.1f} ms of 100", file=sys.stderr)
+    cpu_s = time.process_time() - began_s
     gevent.killall(users)
-    return events, cpu_s
+    late_s.sort()
+    return {**asdict(Spent(events, cpu_s, opened_cpu_s)), "late_p50_s": late_s[len(late_s) // 2],
+            "late_p99_s": late_s[math.ceil(0.99 * len(late_s)) - 1]}  # fmt: skip
+
+
+def play(role: str, options: argparse.Namespace, connections: int) -> dict[str, float]:
+    """Measure one client in a process of its own."""
+    cores = two_cores()
+    with null(timing_for(options.mode, connections), cores[0], tls=options.mode == "tls") as port:
+        command = ["taskset", "-c", str(cores[1]), sys.executable, "-m", "benchmarks.client_floor", "--role", role]
+        command += ["--port", str(port), "--connections", str(connections), "--seconds", str(options.seconds)]
+        command += ["--mode", options.mode]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def row(options: argparse.Namespace, connections: int) -> str:
+    runs = [(play("bare", options, connections), play("ours", options, connections)) for _ in range(options.rounds)]
+    us = [[1e6 * run["cpu_s"] / run["events"] for run in pair] for pair in runs]
+    mine = [own for _, own in runs]
+    cells = (
+        f"{connections:,}",
+        _spread([run["events"] / options.seconds for run in mine], ",.0f"),
+        _spread([run["cpu_s"] / options.seconds for run in mine], ".0%"),
+        _spread([own for _, own in us], ".1f"),
+        _spread([floor for floor, _ in us], ".1f"),
+        _spread([own / floor for floor, own in us], ".2f"),
+        _spread([1e3 * run["late_p50_s"] for run in mine], ".2f"),
+        _spread([1e3 * run["late_p99_s"] for run in mine], ".2f"),
+        _spread([1e3 * run["opened_cpu_s"] / connections for run in mine], ".2f"),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(values: list[float], style: str) -> str:
+    middle = format(statistics.median(values), style)
+    return middle if len(values) == 1 else f"{middle} ({min(values):{style}} to {max(values):{style}})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--connections", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--mode", choices=MODES, default="stream")
+    parser.add_argument("--connections", default="1,100,1000,5000")
+    parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--role", choices=["server", "bare", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--role", choices=("bare", "ours"), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.role == "server":
-        serve()
-    elif options.role:
-        role = {"bare": bare, "ours": ours}[options.role]
-        events, cpu_s = role(options.port, options.connections, options.seconds)
-        print(events, cpu_s)
-    else:
-        compare(options.connections, options.seconds, options.rounds)
-
-
-def compare(connections: int, seconds: float, rounds: int) -> None:
-    me = [sys.executable, "-m", "benchmarks.client_floor"]
-    ratios = []
-    for _ in range(rounds):
-        us_per_event = {}
-        for role in ("bare", "ours"):
-            with subprocess.Popen([*me, "--role", "server"], stdout=subprocess.PIPE, text=True) as server:
-                assert server.stdout is not None
-                arguments = ["--role", role, "--port", server.stdout.readline().strip()]
-                arguments += ["--connections", str(connections), "--seconds", str(seconds)]
-                done = subprocess.run([*me, *arguments], check=False, stdout=subprocess.PIPE, text=True)
-                server.terminate()
-            if done.returncode:
-                sys.exit(done.returncode)
-            events, cpu_s = map(float, done.stdout.split())
-            us_per_event[role] = 1e6 * cpu_s / events
-            print(
-                f"{role:>5}: {us_per_event[role]:5.2f} us of CPU per event, "
-                f"{events / seconds:7,.0f} events/s, {cpu_s / seconds:4.0%} of a core"
-            )
-        ratios.append(us_per_event["ours"] / us_per_event["bare"])
-    print(f"ratio: {statistics.median(ratios):.2f} (median of {rounds})")
+    counts = [int(count) for count in options.connections.split(",")]
+    if options.role:
+        timing = timing_for(options.mode, counts[0])
+        if options.role == "ours":
+            print(json.dumps(ours(options.port, counts[0], options.seconds, timing, options.mode)))
+            return
+        modes = {"tls": options.mode == "tls", "whole": options.mode == "whole"}
+        print(json.dumps(asdict(bare(options.port, counts[0], options.seconds, timing.e2e_s, **modes))))
+        return
+    unit = "answer" if options.mode == "whole" else "event"
+    print(f"{options.mode}; {time.strftime('%Y-%m-%d %H:%M')}; load average {os.getloadavg()[0]:.2f}")
+    print(f"| connections | {unit}s/s | core | us/{unit} | bare | ratio | E2E late p50, ms | p99 | ms to open |")
+    print("|" + " --- |" * 9)
+    for count in counts:
+        print(row(options, count), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,21 +19,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.client_floor import play
+from benchmarks.null import Timing, null, two_cores
 from harness.certify import Seen, join
 from harness.records import request_id
 from harness.runlog import RunReader
 from servers import null_server
 
-TTFT_S, GAP_S, TOKENS = 0.100, 0.020, 32
-E2E_S = TTFT_S + (TOKENS - 1) * GAP_S
-EVENTS = TOKENS + 1
+TIMING = Timing(ttft_s=0.100, gap_s=0.020, tokens=32)
+EVENTS = TIMING.tokens + 1
 """Of one answer: the head with the role, then a read a token; the end comes with the last."""
 REQUEST_US = 150.0
 """What a request may cost besides its events."""
@@ -64,44 +63,27 @@ class Row:
         return (self.cpu_us_per_event - REQUEST_US / EVENTS) / self.bare_us_per_event
 
 
-@contextmanager
-def null(log: Path, core: int) -> Iterator[int]:
-    command = [sys.executable, "-I", "-S", null_server.__file__, "--log", str(log)]
-    command += ["--ttft", str(TTFT_S), "--gap", str(GAP_S), "--tokens", str(TOKENS)]
-    with subprocess.Popen(["taskset", "-c", str(core), *command], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield int(json.loads(server.stdout.readline())["port"])
-        finally:
-            server.terminate()
-            server.wait()
-
-
 def measure(users: int, seconds: float, cores: tuple[int, int]) -> Row:
     with tempfile.TemporaryDirectory(prefix="fidelity-") as folder:
         run_dir, log = Path(folder) / "run", Path(folder) / "truth"
-        with null(log, cores[0]) as port:
+        with null(TIMING, cores[0], log) as port:
             verdict = _run(port, users, seconds, run_dir, cores[1])
-        bare_us = bare(users, min(seconds, 4.0), cores)
-        return _row(users, RunReader(run_dir), log, bare_us, verdict)
+        return _row(users, RunReader(run_dir), log, bare_us(users, min(seconds, 4.0)), verdict)
 
 
-def _run(port: int, users: int, seconds: float, run_dir: Path, core: int) -> str:
+def load_command(port: int, users: int, seconds: float, run_dir: Path, core: int) -> list[str]:
+    """The harness as a user runs it: Locust, without think time, on ``core``."""
+    prompts = run_dir.parent / "prompts.jsonl"  # short ones, as in a translation, without a conversation's growth
+    prompts.write_text('{"prompt": "Translate into French: where is the station?"}\n', encoding="utf-8")
     command = ["taskset", "-c", str(core), sys.executable, "-m", "locust", "-f", "locustfiles/chatbot.py"]
     command += ["--headless", "--only-summary", "--loglevel", "ERROR", "--host", f"http://127.0.0.1:{port}"]
     command += ["--users", str(users), "--spawn-rate", str(max(1.0, users / 2)), "--think-time", "0"]
-    prompts = run_dir.parent / "prompts.jsonl"  # short ones, as in a translation, without a conversation's growth
-    prompts.write_text('{"prompt": "Translate into French: where is the station?"}\n', encoding="utf-8")
-    command += [
-        "--dataset",
-        str(prompts),
-        "--output-tokens",
-        str(TOKENS),
-        "--run-time",
-        f"{seconds:.0f}s",
-        "--run-dir",
-        str(run_dir),
-    ]
+    command += ["--dataset", str(prompts), "--output-tokens", str(TIMING.tokens)]
+    return [*command, "--run-time", f"{seconds:.0f}s", "--run-dir", str(run_dir)]
+
+
+def _run(port: int, users: int, seconds: float, run_dir: Path, core: int) -> str:
+    command = load_command(port, users, seconds, run_dir, core)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if not (run_dir / "judgement.json").exists():
         sys.exit(f"the run left no judgement (exit code {done.returncode}):\n{done.stdout}\n{done.stderr}")
@@ -109,13 +91,11 @@ def _run(port: int, users: int, seconds: float, run_dir: Path, core: int) -> str
     return str(judgement["sentence"]) if judgement["verdict"] == "INVALID" else str(judgement["verdict"])
 
 
-def bare(users: int, seconds: float, cores: tuple[int, int]) -> float:
+def bare_us(users: int, seconds: float) -> float:
     """CPU microseconds per event of a loop that only receives."""
-    with tempfile.TemporaryDirectory(prefix="fidelity-") as folder, null(Path(folder) / "truth", cores[0]) as port:
-        command = ["taskset", "-c", str(cores[1]), sys.executable, "-m", "benchmarks.client_floor", "--role", "bare"]
-        command += ["--port", str(port), "--connections", str(users), "--seconds", str(seconds)]
-        events, cpu_s = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-    return 1e6 * cpu_s / events
+    options = argparse.Namespace(mode="stream", seconds=seconds)
+    spent = play("bare", options, users)
+    return 1e6 * spent["cpu_s"] / spent["events"]
 
 
 def _row(users: int, reader: RunReader, log: Path, bare_us: float, verdict: str) -> Row:
@@ -138,7 +118,7 @@ def _row(users: int, reader: RunReader, log: Path, bare_us: float, verdict: str)
     errors = join(Seen(list(ids), ok, sent, first, last, end, chunks), truth.ids, received, true_first, true_last)
     places = {name: place for place, name in enumerate(truth.ids)}
     mine = np.array([places[name] for name in ids])
-    events = chunks.sum() * EVENTS / TOKENS / seconds
+    events = chunks.sum() * EVENTS / TIMING.tokens / seconds
     cpu = worker.cpu_share or 0.0
     certificate = json.loads((reader.directory / "certificate.json").read_text(encoding="utf-8"))
     certified = certificate["e2e"]["p99_s"] if certificate.get("e2e") else float("nan")
@@ -177,7 +157,7 @@ def as_markdown(row: Row) -> str:
 
     cells = (
         f"{row.users:,}",
-        f"{row.rate_rps:,.0f} ({row.users / E2E_S:,.0f})",
+        f"{row.rate_rps:,.0f} ({row.users / TIMING.e2e_s:,.0f})",
         *(pair(values) for values in (row.ttft_ms, row.true_ttft_ms, row.e2e_ms, row.true_e2e_ms)),
         pair(row.error_ms[:2]),
         pair(row.error_ms[2:]),
@@ -198,9 +178,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    pair = (cores[0], cores[-1])
-    print(f"{time.strftime('%Y-%m-%d %H:%M')}, {len(cores)} cores, load average {os.getloadavg()[0]:.2f}")
+    pair = two_cores()
+    print(f"{time.strftime('%Y-%m-%d %H:%M')}, {len(set(pair))} cores, load average {os.getloadavg()[0]:.2f}")
     print(HEADER)
     print("|" + " --- |" * HEADER.count(" | ") + " --- |")
     for _ in range(options.rounds):

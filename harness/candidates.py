@@ -134,8 +134,9 @@ def candidate_of(runs: Sequence[Judgement], catalog: Catalog) -> Candidate:
 
 
 def _best_evidence(runs: Sequence[Judgement]) -> Sequence[Judgement]:
-    """Leave out invalid, reduced and emulated runs of a stack where it has better ones."""
-    for unwelcome in (set[Mark](), {Mark.REDUCED}, {Mark.REDUCED, Mark.EMULATED}):
+    """Leave out invalid, reduced and emulated runs, and those on another GPU, where a stack has better ones."""
+    reduced = {Mark.REDUCED}
+    for unwelcome in (set[Mark](), reduced, {*reduced, Mark.OTHER_GPU}, {*reduced, Mark.OTHER_GPU, Mark.EMULATED}):
         better = [run for run in runs if run.verdict is not Verdict.INVALID and not unwelcome & {*run.marks}]
         runs = better or runs
     return runs

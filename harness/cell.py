@@ -18,7 +18,7 @@ from harness.catalog import Catalog
 from harness.connection import Connection
 from harness.errors import UsageError
 from harness.manifest import Manifest
-from harness.records import LoadFacts, Record
+from harness.records import GpuFacts, LoadFacts, Record
 from harness.schedule import look_times_s
 from harness.spec import (
     Claim,
@@ -29,8 +29,10 @@ from harness.spec import (
     Stack,
     ThinkTime,
     Timing,
+    TokenPrice,
     Workload,
 )
+from harness.spend import DEFAULT_CAP_USD, Tariff, tariff_of
 
 ATTACHED = "attached"
 """Name of the stack that stands for a server somebody else started."""
@@ -62,6 +64,9 @@ class Cell(Record):
     scenario: Scenario
     stack: Stack
     gpu: Gpu | None = None
+    allow_other_gpu: bool = False
+    other_gpu: str = ""
+    gpu_facts: tuple[GpuFacts, ...] = ()
     timing: Timing
     looks: tuple[float, ...] = ()
     """Seconds after the run clock's zero."""
@@ -75,12 +80,28 @@ class Cell(Record):
     faults: str = ""
     drain_s: float = Field(default=10.0, gt=0)
     command: str = ""
+    max_cost_usd: float | None = None
+    """Where the run stops paying for tokens; None: nothing is paid by the token."""
     refusal: str = ""
     """Why this cell is FAIL without load: the stack's memory cannot admit one request. Empty: it runs."""
 
     @property
     def emulated(self) -> bool:
         return self.calibration != ""
+
+    @property
+    def needs_gpus(self) -> bool:
+        """Its server is started here, or over ssh, on real GPUs; emulators that are replicas play theirs."""
+        played = self.emulated or self.stack.engine == "emulator"
+        return not played and self.stack.hardware is not None and not self.connection.url
+
+    @property
+    def tariff(self) -> Tariff | None:
+        """What its requests cost; None when they cost nothing by themselves."""
+        price = self.stack.price
+        if self.emulated or not isinstance(price, TokenPrice):
+            return None
+        return tariff_of(price, self.connection.extra_body)
 
     def seeds(self) -> dict[str, int]:
         """Separate seeds, so that changing the load does not change the data."""
@@ -104,6 +125,8 @@ class Cell(Record):
             scenario=self.scenario,
             stack=self.stack,
             gpu=self.gpu,
+            other_gpu=self.other_gpu,
+            gpu_facts=self.gpu_facts,
             reduced=self.reduced,
             overrides=self.overrides,
             region=self.region,
@@ -154,11 +177,14 @@ def build_cell(
     seed: int = 0,
     faults: str = "",
     emulate: bool | None = None,
+    allow_other_gpu: bool = False,
+    max_cost_usd: float | None = None,
     command: str = "",
 ) -> Cell:
     """Resolve scenario, stack, profile and overrides into one cell.
 
-    ``emulate`` None: a stack with a launcher of its own runs for real, any other on the emulator.
+    ``emulate`` None: a stack on GPUs or an API runs on the emulator, any other for real. ``max_cost_usd`` None: a cell
+    that pays for tokens gets the default cap.
 
     Raises
     ------
@@ -174,23 +200,29 @@ def build_cell(
         timing = reduction.timing or timing
         if reduction.think_mean_s is not None:
             think = _with_mean(think, reduction.think_mean_s, "shortened: this engine is a stand-in")
+    if scenario.name in stack.templates:
+        workload = workload.model_copy(update={"templates": stack.templates[scenario.name]})
     users, think, workload, timing = _apply(overrides, users, think, workload, timing)
     arrivals = _arrivals(overrides, scenario.arrivals)
     resolved = scenario.model_copy(
         update={"users": users, "think_time": think, "workload": workload, "arrivals": arrivals}
     )
-    return Cell(
+    calibration = _calibration(stack, scenario.name, overrides, emulate)
+    if not calibration and stack.launch.api_key_env and not connection.api_key_env:
+        connection = connection.model_copy(update={"api_key_env": stack.launch.api_key_env})
+    cell = Cell(
         run=run or new_run_id(scenario.name, stack.name),
         run_dir=run_dir,
         profile=profile.name,
         scenario=resolved,
         stack=stack,
         gpu=catalog.gpu_of(stack),
+        allow_other_gpu=allow_other_gpu,
         timing=timing,
         looks=tuple(
             look_times_s(profile.looks, timing.warm_up_s, timing.run_time_s, scenario.longest_limit_s),
         ),
-        calibration=_calibration(stack, scenario.name, overrides, emulate),
+        calibration=calibration,
         connection=connection,
         reduced=reduction is not None
         and ((arrivals is None and users < scenario.users) or workload.output_tokens < scenario.workload.output_tokens),
@@ -201,17 +233,27 @@ def build_cell(
         drain_s=min(10.0, max(2.0, scenario.longest_limit_s)),
         command=command,
     )
+    if cell.tariff is None:
+        return cell
+    return cell.model_copy(update={"max_cost_usd": DEFAULT_CAP_USD if max_cost_usd is None else max_cost_usd})
 
 
-REAL_ENGINES = ("llamacpp", "attach")
-"""Engines that have a launcher of their own; every other stack runs on the emulator."""
+def is_emulated_unless_asked(stack: Stack) -> bool:
+    """GPUs are rarely here and an API costs money: such stacks run for real only when told to (``--real``)."""
+    return stack.engine == "emulator" or stack.hardware is not None or stack.is_api
+
+
+def require_real(real: bool, allow_other_gpu: bool) -> None:
+    """Refuse ``--allow-other-gpu`` where no GPU is used."""
+    if allow_other_gpu and not real:
+        raise UsageError("--allow-other-gpu is about stacks that are started on GPUs for real: give --real as well")
 
 
 def _calibration(
     stack: Stack, scenario: str, overrides: Overrides, emulate: bool | None
 ) -> Literal["", "roofline", "claims"]:
     if emulate is None:
-        emulate = stack.engine not in REAL_ENGINES
+        emulate = is_emulated_unless_asked(stack)
     if not emulate:
         return ""
     wanted = overrides.calibration or (stack.emulation.calibration if stack.emulation else "roofline")

@@ -34,7 +34,9 @@ class Shape(Record):
     warm_s: float
     measure_s: float
     needed_events_per_s: float
-    """Streamed events a second that the run is expected to make, over all processes."""
+    """Streamed events a second that the run is expected to make, over all processes; answers, where they come whole."""
+    tls: bool = False
+    stream: bool = True
 
 
 class Certificate(Record):

@@ -18,8 +18,6 @@ from harness.statistics import nearest_rank
 CLIENT_SHARE = 0.05
 """The client may add at most this share of a latency limit."""
 REMEDY = "use more processes (--processes), more hosts (--worker), or fewer users per process"
-PROTOCOLS = ("openai-chat", "triton-generate-stream")
-"""What the null server speaks."""
 FEWEST_USERS = 5
 """Below, nothing in the client can queue behind anything: the lag of its event loop in the run says enough."""
 LIGHT_EVENTS_PER_S = 3000.0
@@ -53,13 +51,19 @@ def needed_events_per_s(cell: Cell) -> float:
     """Streamed tokens a second that a run is expected to make, where every answer takes what :func:`_response_s` says.
 
     Closed loop: users x tokens / (think + response). Open loop: the peak rate x tokens; a trace, whose peak is not
-    known here, counts as one request a second and user, and is certified again at what it made.
+    known here, counts as one request a second and user, and is certified again at what it made. An answer that comes
+    whole is one event.
     """
     scenario = cell.scenario
-    tokens, arrivals = scenario.workload.output_tokens, scenario.arrivals
+    tokens, arrivals = _events(cell), scenario.arrivals
     if arrivals is not None:
         return (arrivals.peak_rps or scenario.users) * tokens
     return scenario.users * tokens / (scenario.think_time.mean_s + _response_s(cell))
+
+
+def _events(cell: Cell) -> int:
+    """Of one answer."""
+    return cell.scenario.workload.output_tokens if cell.connection.stream else 1
 
 
 def _response_s(cell: Cell) -> float:
@@ -70,8 +74,6 @@ def _response_s(cell: Cell) -> float:
 
 def why_skipped(cell: Cell) -> str:
     """Why a cell needs no rehearsal; empty when it does."""
-    if cell.connection.protocol not in PROTOCOLS:
-        return f"the null server does not speak {cell.connection.protocol}"
     if cell.in_flight_expected < FEWEST_USERS:
         return f"fewer than {FEWEST_USERS} users: the lag of the event loop during the run says enough"
     return ""
@@ -88,7 +90,7 @@ def shape_of(cell: Cell, workers: int, seen_events_per_s: float | None = None) -
     needed = seen_events_per_s or needed_events_per_s(cell)
     aim = RATE_MARGIN * needed if seen_events_per_s is None else needed  # what was seen is no guess
     per_user = max(aim, LEAST_EVENTS_PER_S) / users
-    wanted = cell.scenario.workload.output_tokens
+    wanted = _events(cell)
     measure_s = _MEASURE_S if needed > LIGHT_EVENTS_PER_S else _LIGHT_MEASURE_S
     wanted_cycle_s = min(_CYCLE_S, users * measure_s / _ENOUGH_REQUESTS)
     tokens = min(wanted, max(_FEWEST_TOKENS, int(wanted_cycle_s * per_user)))
@@ -108,10 +110,12 @@ def shape_of(cell: Cell, workers: int, seen_events_per_s: float | None = None) -
         warm_s=round(SPAWN_S + max(SPAWN_STEP_S, min(think_s, 2.0)), 3),
         measure_s=measure_s,
         needed_events_per_s=round(needed, 3),
+        tls=cell.connection.url.lower().startswith("https:"),
+        stream=cell.connection.stream,
     )
 
 
-def rehearsal_cell(cell: Cell, shape: Shape, url: str) -> Cell:
+def rehearsal_cell(cell: Cell, shape: Shape, url: str, ca_file: str | None = None) -> Cell:
     """The cell as one process rehearses it: prompts, recording and protocol as in the run, no secret in it."""
     think = cell.scenario.think_time.model_copy(update={"mean_s": shape.think_s})
     workload = cell.scenario.workload.model_copy(update={"output_tokens": shape.tokens, "output_length": "natural"})
@@ -123,7 +127,7 @@ def rehearsal_cell(cell: Cell, shape: Shape, url: str) -> Cell:
             "headers": {},
             "api_key_env": "",
             "extra_body": {},
-            "ca_file": None,
+            "ca_file": ca_file,
             "max_retries": 0,
         }
     )

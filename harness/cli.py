@@ -19,6 +19,7 @@ except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack 
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
+    from harness.cell import Cell
     from harness.judgement import Judgement
 
 app = typer.Typer(
@@ -32,6 +33,9 @@ app = typer.Typer(
 
 CatalogOption = Annotated[
     list[Path] | None, typer.Option("--catalog", help="Your own YAML file or folder, on top of the built-in catalog.")
+]
+OtherGpuOption = Annotated[
+    bool, typer.Option("--allow-other-gpu", help="Run a --real stack on other GPUs than its own, and mark the run.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
 
@@ -79,6 +83,7 @@ def run(
     attach: Annotated[str | None, typer.Option(help="URL of a server that is there already.")] = None,
     model: Annotated[str, typer.Option(help="Model name to ask an attached server for.")] = "",
     protocol: Annotated[str, typer.Option(help="Protocol of an attached server.")] = "openai-chat",
+    metrics_url: Annotated[str, typer.Option(help="Where an attached server counts (default: its /metrics).")] = "",
     header: Annotated[
         list[str] | None, typer.Option(help="'Name: value' for an attached server; ${VAR} is filled.")
     ] = None,
@@ -93,12 +98,21 @@ def run(
     calibration: Annotated[str | None, typer.Option(help="roofline or claims, for emulated stacks.")] = None,
     faults: Annotated[str, typer.Option(help="Faults that emulated stacks make, such as 500:0.1.")] = "",
     run_dir: Annotated[Path | None, typer.Option(help="Where to write (default: runs/TIME).")] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Start stacks on GPUs and APIs for real; otherwise they are emulated.")
+    ] = False,
+    allow_other_gpu: OtherGpuOption = False,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(help="USD at which stacks with a price per token stop, all of them together (default: 5)."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the estimated cost without being asked.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of prompts, think times and emulation.")] = 1,
     as_json: JsonOption = False,
     catalog: CatalogOption = None,
 ) -> None:
     """Stand stacks up, load them, judge the results and write one report."""
-    from harness.connection import parse_body, parse_headers
+    from harness.connection import parse_body, parse_headers, parse_metrics_url
     from harness.live import show_run
     from harness.matrix import Options, build_cells
 
@@ -115,6 +129,7 @@ def run(
         attach=attach,
         model=model,
         protocol=protocol,
+        metrics_url=parse_metrics_url(metrics_url),
         headers=parse_headers(header or []),
         extra_body=parse_body(extra_body),
         ca_file=ca_file,
@@ -123,12 +138,29 @@ def run(
         dataset=dataset,
         input_tokens=input_tokens,
         calibration=calibration,
+        real=real,
+        allow_other_gpu=allow_other_gpu,
+        max_cost_usd=max_cost,
         faults=faults,
         run_dir=run_dir,
         seed=seed,
     )
     loaded = _catalog(catalog)
-    raise typer.Exit(show_run(loaded, build_cells(loaded, options), as_json=as_json))
+    cells = build_cells(loaded, options)
+    _agree_to_cost(cells, max_cost, yes)
+    raise typer.Exit(show_run(loaded, cells, as_json=as_json))
+
+
+def _agree_to_cost(cells: list[Cell], max_cost: float | None, yes: bool) -> None:
+    from harness.estimate import agree_to_cost
+
+    def ask(told: str) -> bool:
+        return typer.confirm(f"{told}. Start?", err=True)
+
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    told = agree_to_cost(cells, max_cost_usd=max_cost, yes=yes, ask=ask if terminal else None)
+    if told and yes:
+        typer.echo(told, err=True)
 
 
 @app.command()
@@ -184,13 +216,54 @@ def serve(
     scenario: Annotated[str, typer.Option(help="Whose workload the emulator expects.")] = "chatbot",
     port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1 (default: a free one).")] = None,
     calibration: Annotated[str | None, typer.Option(help="roofline or claims, for an emulated stack.")] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Start a stack on GPUs for real; otherwise it is emulated.")
+    ] = False,
+    allow_other_gpu: OtherGpuOption = False,
     faults: Annotated[str, typer.Option(help="Faults that an emulated stack makes.")] = "",
     catalog: CatalogOption = None,
 ) -> None:
     """Start a stack's server and keep it until Ctrl-C."""
     from harness.console import serve_until_interrupted
 
-    raise typer.Exit(serve_until_interrupted(_catalog(catalog), stack, scenario, port, calibration, faults))
+    raise typer.Exit(
+        serve_until_interrupted(
+            _catalog(catalog), stack, scenario, port, calibration, faults, real, allow_other_gpu=allow_other_gpu
+        )
+    )
+
+
+@app.command()
+def install(
+    engine: Annotated[str | None, typer.Argument(help="An engine; the table of them when none is named.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; say what is missing (exit code 3).")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the environment; models stay.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the environment that an engine runs in; repeat it after an interrupt."""
+    from harness.install_console import install_engine, print_engines
+
+    if engine is None and (check or remove):
+        raise UsageError("name the engine: harness install ENGINE; without one, all of them are listed")
+    if check and remove:
+        raise UsageError("--check changes nothing and --remove deletes: give one of them")
+    raise typer.Exit(print_engines(as_json=as_json) if engine is None else install_engine(engine, check, remove))
+
+
+@app.command()
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="One to fetch or make, also hf:ORGANISATION/NAME or random:SHAPE.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; read the weights and check digests.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List models, or fetch or make one; repeat it after an interrupt."""
+    from harness.install_console import check_models, fetch_model, print_models
+
+    if check:
+        raise typer.Exit(check_models(name))
+    raise typer.Exit(print_models(as_json=as_json) if name is None else fetch_model(name))
 
 
 @app.command("list")

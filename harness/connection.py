@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urlsplit
 
 from harness.errors import UsageError
 from harness.records import Record
@@ -16,6 +17,8 @@ class Connection(Record):
 
     protocol: str
     url: str = ""
+    metrics_url: str = ""
+    """Of a server that somebody else started: where it counts in Prometheus's format. Empty: tried beside ``url``."""
     model: str = ""
     api_key_env: str = "OPENAI_API_KEY"
     headers: dict[str, str] = {}
@@ -43,6 +46,20 @@ def parse_headers(headers: list[str]) -> dict[str, str]:
             )
         parsed[name.strip()] = value.strip()
     return parsed
+
+
+def parse_metrics_url(text: str) -> str:
+    """Check where a server counts; empty stays empty."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if text and not valid:
+        raise UsageError("--metrics-url must look like http://host:port/metrics")
+    if text and (parts.username or parts.password):
+        raise UsageError("--metrics-url carries a password; give --header 'Authorization: ${VARIABLE}' instead")
+    return text
 
 
 def parse_body(text: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.catalog import Catalog
-from harness.cell import Overrides, build_cell
+from harness.cell import Overrides, build_cell, require_real
 from harness.connection import Connection
 from harness.errors import ExitCode, ServerError
 from harness.judgement import Judgement
@@ -107,11 +107,20 @@ def print_plan(rows: Sequence[Any], *, as_json: bool) -> None:
 
 
 def serve_until_interrupted(
-    catalog: Catalog, name: str, scenario_name: str, port: int | None, calibration: str | None, faults: str
+    catalog: Catalog,
+    name: str,
+    scenario_name: str,
+    port: int | None,
+    calibration: str | None,
+    faults: str,
+    real: bool = False,
+    allow_other_gpu: bool = False,
 ) -> int:
     """Start one stack's server and wait for Ctrl-C, SIGTERM or its own end."""
     from servers import launcher_for
+    from servers.preflight import Placement, preflight
 
+    require_real(real, allow_other_gpu)
     stack, scenario = catalog.stack(name), catalog.scenario(scenario_name)
     overrides = Overrides.model_validate({"calibration": calibration})
     err = Console(stderr=True)
@@ -120,7 +129,11 @@ def serve_until_interrupted(
     with tempfile.TemporaryDirectory(prefix="harness-serve-") as folder:
         directory = Path(folder)
         connection = Connection(protocol=stack.protocol)
-        cell = build_cell(catalog, scenario, stack, catalog.profile("quick"), overrides, connection, run_dir=directory)
+        profile, emulate = catalog.profile("quick"), False if real else None
+        cell = build_cell(catalog, scenario, stack, profile, overrides, connection, run_dir=directory, emulate=emulate)
+        placed = Placement(gpu=cell.gpu)
+        if cell.needs_gpus and cell.gpu is not None:
+            placed = preflight(stack, cell.scenario, cell.gpu, catalog.gpus.values(), allow_other=allow_other_gpu)
         log = directory / "server.log"
         server = launcher_for(stack, cell.emulated).launch(
             stack,
@@ -129,13 +142,14 @@ def serve_until_interrupted(
             work_dir=directory,
             users=scenario.users,
             port=port,
-            gpu=cell.gpu,
+            gpu=placed.gpu,
+            gpus=placed.indices,
             calibration=cell.calibration or None,
             faults=faults or None,
             progress=lambda note: err.print(note, style="dim", markup=False),
         )
         with server:
-            kind = " (EMULATED)" if cell.emulated else ""
+            kind = " (EMULATED)" if cell.emulated else f" (OTHER GPU: {placed.other})" if placed.other else ""
             sys.stdout.write(f"{stack.name}{kind} serves model {server.model} at {server.url}; Ctrl-C ends it\n")
             sys.stdout.flush()
             try:

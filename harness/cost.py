@@ -79,13 +79,19 @@ def rate_cost(usd_per_gpu_hour: float, gpus: int, rate_rps: float) -> Cost:
     return Cost(usd, f"{format_usd(usd_per_gpu_hour)}/h / 3600{count} / {rate_rps:,.4g} requests/s = {format_usd(usd)}")
 
 
-def token_cost(price: TokenPrice, input_tokens: float, output_tokens: float) -> Cost:
-    """One query at a price per token."""
-    usd = (input_tokens * price.usd_per_million_input + output_tokens * price.usd_per_million_output) / 1e6
+def token_cost(price: TokenPrice, input_tokens: float, output_tokens: float, cached_tokens: float = 0.0) -> Cost:
+    """One query at a price per token; ``cached_tokens`` are part of ``input_tokens``."""
+    cached_usd = price.usd_per_million_cached_input
+    if cached_usd is None:
+        cached_usd, cached_tokens = 0.0, 0.0
+    fresh = input_tokens - cached_tokens
+    usd = (fresh * price.usd_per_million_input + cached_tokens * cached_usd) / 1e6
+    usd += output_tokens * price.usd_per_million_output / 1e6
     parts = [
         f"{tokens:,.0f} {kind} tokens x ${per_million:g}"
         for kind, tokens, per_million in (
-            ("input", input_tokens, price.usd_per_million_input),
+            ("input", fresh, price.usd_per_million_input),
+            ("cached input", cached_tokens, cached_usd),
             ("output", output_tokens, price.usd_per_million_output),
         )
         if tokens
@@ -101,6 +107,7 @@ def query_cost(
     think_s: float | None = None,
     input_tokens: float | None = None,
     output_tokens: float | None = None,
+    cached_tokens: float | None = None,
     rate_rps: float | None = None,
 ) -> Cost | None:
     """One query on ``stack``; None when it has no price or what its price needs was not measured."""
@@ -114,7 +121,7 @@ def query_cost(
         case TokenPrice() as price:
             if input_tokens is None or output_tokens is None:
                 return None
-            return token_cost(price, input_tokens, output_tokens)
+            return token_cost(price, input_tokens, output_tokens, cached_tokens or 0.0)
         case NoPrice():
             return None
 
@@ -164,6 +171,7 @@ def cost_summary(
     think_s: float | None = None,
     input_tokens: float | None = None,
     output_tokens: float | None = None,
+    cached_tokens: float | None = None,
     good_share: float | None = None,
     rate_rps: float | None = None,
 ) -> CostSummary:
@@ -175,6 +183,7 @@ def cost_summary(
         think_s=think_s,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
+        cached_tokens=cached_tokens,
         rate_rps=rate_rps,
     )
     good = good_thousand(query, good_share) if query is not None and good_share is not None else None

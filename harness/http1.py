@@ -17,6 +17,8 @@ MAX_HEAD_BYTES = 64 * 1024
 """A head that has not ended by then is no HTTP response."""
 
 _MAX_SIZE_LINE = 4096
+_LAST_CHUNK = b"0\r\n\r\n"
+_END = [b"0", b"", b""]
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -54,13 +56,16 @@ def parse_head(raw: bytes) -> Head | None:
             if len(raw) - start > MAX_HEAD_BYTES:
                 raise Http1Error(f"the head is longer than {MAX_HEAD_BYTES} bytes")
             return None
-        head = _parse_lines(raw[start:end].split(b"\r\n"), end + 4)
+        head = _parse_lines(raw[start:end], end + 4)
         if not 100 <= head.status < 200 or head.status == 101:
             return head
         start = end + 4
 
 
-def _parse_lines(lines: list[bytes], body_start: int) -> Head:
+@lru_cache(maxsize=64)
+def _parse_lines(block: bytes, body_start: int) -> Head:
+    """Each head is read twice, as it comes and after the answer's end, and most servers send the same to all."""
+    lines = block.split(b"\r\n")
     version, _, rest = lines[0].partition(b" ")
     code = rest[:3]
     if not version.startswith(b"HTTP/1.") or not code.isdigit() or len(code) != 3:
@@ -87,7 +92,9 @@ def _parse_lines(lines: list[bytes], body_start: int) -> Head:
             options = value.lower()
             close = b"close" in options or (close and b"keep-alive" not in options)
         elif name == b"retry-after":
-            retry_after = value.decode("latin-1")
+            retry_after = retry_after or value.decode("latin-1")
+        elif name == b"retry-after-ms" and value.isdigit():  # OpenAI's, and finer than whole seconds
+            retry_after = f"{int(value) / 1000:g}"
     if status in (101, 204, 304):
         length, chunked = 0, False
     elif chunked:
@@ -110,6 +117,25 @@ def chunk_size(line: bytes) -> int:
     return int(digits, 16)
 
 
+def regular_chunks(framed: bytes) -> tuple[list[bytes], list[bytes], list[int]] | None:
+    """Take a whole chunked body apart in one go: size lines, data, and the data's lengths.
+
+    Works where no chunk's data holds CRLF and there are no trailers, which is how most servers stream, at a third of
+    a walk's cost. The sizes are checked against the data, so what comes apart this way was framed this way; None for
+    anything else, a body cut off among it.
+    """
+    if not framed.endswith(_LAST_CHUNK):
+        return None
+    pieces = framed.split(b"\r\n")
+    sizes, data = pieces[:-3:2], pieces[1:-3:2]
+    lengths = list(map(len, data))
+    try:
+        regular = pieces[-3:] == _END and list(map(chunk_size, sizes)) == lengths and 0 not in lengths
+    except Http1Error:
+        return None
+    return (sizes, data, lengths) if regular else None
+
+
 class ChunkScanner:
     """Says when a chunked body is over, fed with pieces of any size, each byte once.
 
@@ -129,6 +155,9 @@ class ChunkScanner:
         """Pass over ``piece`` and return ``done``."""
         if self.done:
             self.extra += len(piece)
+            return True
+        if not (self._skip or self._line or self._in_trailers) and regular_chunks(piece) is not None:
+            self.done = True
             return True
         position, size = 0, len(piece)
         while position < size:
@@ -183,6 +212,16 @@ def plain_body(raw: bytes, start: int, length: int | None) -> Body:
 
 def dechunk(raw: bytes, start: int) -> Body:
     """Cut a chunked body out of ``raw`` from ``start``; a cut-off one gives what is there."""
+    regular = regular_chunks(raw[start:])
+    if regular is not None:
+        lines, data, lengths = regular
+        # Every chunk but the first comes after the CRLF of the one before it; all come after their size line.
+        shifts = list(accumulate([len(line) + 4 for line in lines], initial=start - 2))[1:]
+        return Body(b"".join(data), list(accumulate(lengths)), shifts, True)
+    return _walk_chunks(raw, start)
+
+
+def _walk_chunks(raw: bytes, start: int) -> Body:
     pieces: list[bytes] = []
     ends: list[int] = []
     shifts: list[int] = []

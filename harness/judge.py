@@ -21,27 +21,27 @@ from harness.judgement import (
     LoadSummary,
     Mark,
     Provenance,
+    TelemetrySummary,
     Verdict,
 )
+from harness.lifecycle import failures as server_failures
 from harness.manifest import Manifest
 from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
+from harness.notes import open_loop_notes, run_notes
+from harness.paid import limit_notes, spend_facts, spend_notes
 from harness.plan import claim_audit
+from harness.records import SpendFacts
 from harness.regions import region_results
 from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
 from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.statistics import nearest_rank, rank_bounds
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
+from harness.telemetry_summary import telemetry_notes, telemetry_summary
 from harness.timeline import timeline
 from harness.validity import certificate_faults, certificate_notes, client_health, distribution_notes, faults
 
 DRIFT_GROWTH = 1.2
 """A second half whose median is this many times the first's is not one state to be judged."""
-
-INDEPENDENCE = (
-    "independent requests assumed: batching correlates neighbours, a verdict near the limit can be wrong more often"
-    " than {wrong}%"
-)
-SCOPE = "a verdict covers this launch of the server, this host and this set of prompts"
 
 
 def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary | None = None) -> Judgement:
@@ -57,7 +57,9 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     reader = RunReader(run_dir)
     manifest, table = reader.manifest, reader.samples()
     requests = read_requests(table, manifest.workers, manifest.load)
-    table = table.select(["outcome", "error", "region", "prompt_id", "token_source", *TOKEN_COUNTS])
+    table = table.select(
+        ["outcome", "error", "http_status", "region", "prompt_id", "token_source", "retries", *TOKEN_COUNTS]
+    )
     judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
@@ -67,9 +69,11 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else (), table)
     invalid += _nothing_judged(manifest, judged.rows)
     load = load_summary(manifest, table, judged, loop)
+    spend = spend_facts(manifest, table)
     certificate = read_certificate(run_dir)
     client = client.model_copy(update={"certificate": certificate})
-    invalid += certificate_faults(manifest, certificate, load.events_per_s)
+    rate_per_s = load.events_per_s if manifest.stream else load.throughput_rps
+    invalid += certificate_faults(manifest, certificate, rate_per_s)
     verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
     kept = measured(manifest.scenario.sla, streamed=manifest.stream)
     good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
@@ -77,6 +81,7 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     attained = int(good.sum()) / known if known else None
     spreads, curves = distributions(manifest, judged)
     window = judged.window
+    telemetry, unreadable = _telemetry(reader, manifest, judged, load)
     return _frame(manifest).model_copy(
         update={
             "verdict": verdict,
@@ -97,12 +102,16 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
             "regions": regions,
             "worst_prompts": worst_prompts(table, good | bad, bad),
             "claim": claim or _claim(manifest, spreads, load),
-            "cost": cost or _cost(manifest, load, attained),
+            "cost": cost or _cost(manifest, load, attained, spend),
+            "telemetry": telemetry,
             "notes": (
-                *_open_notes(load),
-                *_notes(manifest, judged),
+                *open_loop_notes(load),
+                *run_notes(manifest, judged),
+                *spend_notes(manifest, spend),
+                *limit_notes(manifest, table, judged.rows),
                 *distribution_notes(manifest, len(regions)),
                 *certificate_notes(manifest, certificate),
+                *(unreadable or telemetry_notes(telemetry, loaded=len(requests) > 0)),
             ),
         }
     )
@@ -171,16 +180,21 @@ def _terms(manifest: Manifest, written: int) -> Terms:
 def _verdict(
     manifest: Manifest, checks: tuple[CheckResult, ...], invalid: list[str], drift: str
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Weigh everything: INVALID over FAIL over INCONCLUSIVE over PASS. The first reason is the sentence."""
+    """Weigh everything: INVALID over FAIL over INCONCLUSIVE over PASS. The first reason is the sentence.
+
+    A server that died, was started again or ran out of memory is FAIL whatever else was wrong: it is certain without
+    the samples, and its end is often what makes the client stumble.
+    """
     failing = sorted((c for c in checks if c.verdict is Verdict.FAIL), key=lambda check: _room(check))
     undecided = [c for c in checks if c.verdict is Verdict.INCONCLUSIVE] or [
         c for c in checks if c.verdict is Verdict.NOT_MEASURED
     ]
-    failures = [_server_died(manifest)] if manifest.server.died else []
-    failures += [check.reason for check in failing]
-    if invalid:
+    fallen = server_failures(manifest.server)
+    failures = [*fallen, *(check.reason for check in failing)]
+    if invalid and not fallen:
         return Verdict.INVALID, (*invalid, *failures)
     if failures:
+        failures += invalid
         return Verdict.FAIL, tuple(failures)
     verdict = cell_verdict(checks)
     if verdict is Verdict.PASS and not drift:
@@ -193,19 +207,10 @@ def _room(check: CheckResult) -> float:
     return math.inf if check.margin is None else check.margin
 
 
-def _server_died(manifest: Manifest) -> str:
-    server = manifest.server
-    text = "the server died during the run"
-    if server.exit_code is not None:
-        text += f" with exit code {server.exit_code}"
-    last = next((line.strip() for line in reversed(server.log_tail) if line.strip()), "")
-    return f"{text}; its log ends with: {last.rstrip('.')}" if last else text
-
-
 def _nothing_judged(manifest: Manifest, rows: BoolArray) -> list[str]:
     """No judged request is the harness's fault, unless the server was gone."""
     load = manifest.load
-    if rows.any() or manifest.server.died:
+    if rows.any() or server_failures(manifest.server):
         return []
     ended = f" ({load.ended_by})" if load.ended_by else ""
     if load.started_s is None:
@@ -244,8 +249,13 @@ def _drift(judged: Judged) -> str:
     )
 
 
-def _cost(manifest: Manifest, load: LoadSummary, attained: float | None) -> CostSummary:
-    return cost_summary(
+def _cost(
+    manifest: Manifest, load: LoadSummary, attained: float | None, spend: SpendFacts | None
+) -> CostSummary | None:
+    """None where it ran on other GPUs than the price is of."""
+    if manifest.other_gpu and manifest.stack.price.kind == "hourly":
+        return None
+    cost = cost_summary(
         manifest.stack,
         claim=manifest.stack.claims.get(manifest.scenario.name),
         users=load.users,
@@ -254,50 +264,31 @@ def _cost(manifest: Manifest, load: LoadSummary, attained: float | None) -> Cost
         rate_rps=load.throughput_rps if load.open_loop else None,
         input_tokens=load.prompt_tokens_mean,
         output_tokens=load.tokens_got_mean,
+        cached_tokens=load.cached_tokens_mean,
         good_share=attained,
     )
+    if spend is None:
+        return cost
+    return cost.model_copy(update={"spent_usd": spend.spent_usd, "cap_usd": spend.cap_usd})
 
 
-def _notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
-    requests, rows = judged.requests, judged.rows
-    notes = [INDEPENDENCE.format(wrong=f"{round(100 * (1 - manifest.confidence), 6):g}"), SCOPE]
-    if not manifest.sealed:
-        notes.append("the run was killed: what was in flight or not shipped then was never written")
-    unfinished = int((requests.unfinished & rows).sum())
-    if unfinished:
-        notes.append(
-            f"{unfinished:,} judged requests were not over when the run ended: older than a limit they violate it,"
-            " younger ones are unknown and count against a PASS"
-        )
-    chunks = requests.chunks[requests.ok & rows]
-    tokens = requests.output_tokens[requests.ok & rows]
-    if chunks.sum() and tokens.sum() > 1.05 * chunks.sum():
-        notes.append(
-            f"a content chunk carries {tokens.sum() / chunks.sum():.3g} tokens on average, which ITL is between"
-        )
-    return tuple(notes)
-
-
-def _open_notes(load: LoadSummary) -> tuple[str, ...]:
-    """Offered against achieved: the open loop's counterpart of N = X (R + Z)."""
-    found = load.open_loop
-    if found is None:
-        return ()
-    late = "" if found.late_p99_s is None else f" (late by {1e3 * found.late_p99_s:.3g} ms at p99)"
-    first, second = found.in_flight_halves
-    return (
-        f"open loop, {found.arrivals}: {found.due:,} arrivals were due in the judged window, {found.offered_rps:.4g}/s;"
-        f" {found.started:,} started{late}; {found.completed_rps:.4g}/s ended; in flight on average {first:,.3g} in the"
-        f" window's first half and {second:,.3g} in its second",
-        "response times run from the scheduled time of an arrival; think time is unused, and each arrival asks the"
-        " first turn of its conversation",
-    )
+def _telemetry(
+    reader: RunReader, manifest: Manifest, judged: Judged, load: LoadSummary
+) -> tuple[TelemetrySummary | None, tuple[str, ...]]:
+    """What was recorded beside the load, or why it cannot be read, which is no reason not to judge."""
+    try:
+        recorded = reader.telemetry()
+    except RunDirectoryError as error:
+        return None, (f"no telemetry: {error}",)
+    if recorded is None:
+        return None, ()
+    return telemetry_summary(recorded.facts, recorded.table, manifest, judged, load), ()
 
 
 def _claim(manifest: Manifest, spreads: tuple[Distribution, ...], load: LoadSummary) -> ClaimAudit | None:
     """Put claim, floor and measurement beside each other; None when nobody claimed anything."""
     scenario, stack, gpu = manifest.scenario, manifest.stack, manifest.gpu
-    if scenario.name not in stack.claims or (stack.hardware is not None and gpu is None):
+    if scenario.name not in stack.claims or manifest.other_gpu or (stack.hardware is not None and gpu is None):
         return None
     as_run = Catalog({scenario.name: scenario}, {stack.name: stack}, {gpu.name: gpu} if gpu else {}, {})
     median = next((spread.p50 for spread in spreads if spread.metric == "e2e"), None)
@@ -319,6 +310,7 @@ def _marks(manifest: Manifest, *, loaded: bool = True) -> tuple[Mark, ...]:
     server, early = manifest.server, _stopped_early(manifest)
     found = {
         Mark.EMULATED: server.emulated,
+        Mark.OTHER_GPU: bool(manifest.other_gpu),
         Mark.CLAIM_REPLAYED: server.calibration == "claims",
         Mark.REDUCED: manifest.reduced,
         Mark.EARLY_STOP: early,
@@ -342,6 +334,8 @@ def _frame(manifest: Manifest) -> Judgement:
     about = {"launcher": server.launcher, "url": server.url, "version": server.version, "model": server.model}
     about["command"] = " ".join(server.command)
     about["ready after"] = "" if server.ready_s is None else f"{server.ready_s:.3g} s"
+    seen = "; ".join(each.text for each in manifest.gpu_facts)
+    about |= {"image": server.image, "GPUs": seen or ", ".join(map(str, server.gpus))}
     about["exit code"] = "" if server.exit_code is None else str(server.exit_code)
     about |= {name: str(value) for name, value in server.details.items()}
     return Judgement(
@@ -362,6 +356,7 @@ def _frame(manifest: Manifest) -> Judgement:
         quality_note=_quality_note(manifest),
         server={name: text for name, text in about.items() if text},
         server_log_tail=server.log_tail,
+        replicas=server.replicas,
         provenance=Provenance(
             harness_version=manifest.harness_version,
             git=manifest.git,

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from harness.certificate import Certificate
 from harness.errors import ExitCode
-from harness.records import Record
+from harness.records import Record, ReplicaFacts
 
 
 class Verdict(StrEnum):
@@ -38,6 +38,8 @@ class Mark(StrEnum):
     """What a reader must know of a cell before believing a number of it."""
 
     EMULATED = "EMULATED"
+    OTHER_GPU = "OTHER GPU"
+    """Measured for real, but not on the stack's hardware: neither its claims nor its price are of this GPU."""
     CLAIM_REPLAYED = "CLAIM REPLAYED"
     REDUCED = "REDUCED"
     CUT_OFF = "CUT OFF"
@@ -173,6 +175,8 @@ class LoadSummary(Record):
     tokens_asked_mean: float | None = None
     tokens_got_mean: float | None = None
     prompt_tokens_mean: float | None = None
+    cached_tokens_mean: float | None = None
+    """Of the prompt's, where the server says how many it had in its cache."""
     token_source: str = ""
 
 
@@ -234,8 +238,74 @@ class CostSummary(Record):
     usd_per_query: float | None = None
     usd_per_1000_good: float | None = None
     claim_usd_per_query: float | None = None
+    spent_usd: float | None = None
+    """What the run itself paid for tokens, at most; None where nothing is paid by the token."""
+    cap_usd: float | None = None
     arithmetic: str = ""
     source: str = ""
+
+
+class SeriesSummary(Record):
+    """One series of telemetry over the judged window; a counter is its growth per second."""
+
+    name: str
+    """Of :data:`harness.series.SERIES`, which has its label and unit."""
+    device: int | None = None
+    """A GPU's index; None for what belongs to no GPU, and for all of the server's GPUs together."""
+    readings: int
+    min: float
+    mean: float
+    p95: float
+    max: float
+
+
+class TelemetryLine(Record):
+    """One series over the whole run, thinned; a reading that is missing is None. GPUs are joined."""
+
+    name: str
+    t_s: tuple[float, ...]
+    """After the run clock's zero."""
+    values: tuple[float | None, ...]
+
+
+class EnergySummary(Record):
+    """What the server's GPUs consumed in the judged window, and what was answered for it."""
+
+    joules: float
+    gpus: tuple[int, ...]
+    source: str
+    """``energy counter``, ``integral of power``, or both where GPUs differ."""
+    requests: int
+    """Answered ``ok`` in the window."""
+    output_tokens: int
+    per_request_j: float | None = None
+    per_1000_tokens_j: float | None = None
+
+
+class TelemetrySummary(Record):
+    """The server's own account, and that of the machine; what was not there to be read is absent."""
+
+    server_kind: str = ""
+    """Whose metric names were read; empty: none."""
+    gpus: dict[int, str] = {}
+    """Index to name, of those that the server uses."""
+    series: tuple[SeriesSummary, ...] = ()
+    lines: tuple[TelemetryLine, ...] = ()
+    energy: EnergySummary | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    """Seen in the window on the server's GPUs; None where no GPU tells."""
+    preemptions: int | None = None
+    """In the window; None where the server does not count them."""
+    scrapes: int = 0
+    """Of the whole run."""
+    scrape_failures: int = 0
+    scrape_error: str = ""
+    in_flight_server: float | None = None
+    """Running and waiting, by the server's own count: mean over the scrapes of the window."""
+    in_flight_client: float | None = None
+    """Requests sent and not over, at the same moments."""
+    incomplete: str = ""
+    """Why parts of the judged window have no telemetry; empty: they all have."""
 
 
 class Provenance(Record):
@@ -291,6 +361,10 @@ class Judgement(Record):
     quality_note: str = ""
     server: dict[str, str] = {}
     server_log_tail: tuple[str, ...] = ()
+    replicas: tuple[ReplicaFacts, ...] = ()
+    """The servers behind the load balancer, with what it counted of each; empty without one."""
+    telemetry: TelemetrySummary | None = None
+    """None: none was recorded."""
     notes: tuple[str, ...] = ()
     """Statements a reader needs: independence assumed, quality not measured, lengths forced."""
     provenance: Provenance | None = None

@@ -164,6 +164,10 @@ class _PlainDisplay:
             arrivals = progress.cell.scenario.arrivals
             load = f"{event['users']} users" if arrivals is None else arrivals.text
             numbers = f"{clock}, {load}, {event['completed']} requests"
+            if "spent_usd" in event:
+                numbers += f", ${event['spent_usd']:.2f} spent"
+        elif phase == "server":
+            numbers = str(event.get("note", ""))
         self._console.print(f"{name}: {phase} {numbers}".rstrip(), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records import RUN_FORMAT, LoadFacts, Record, ServerFacts, WorkerFacts
+from harness.records import RUN_FORMAT, GpuFacts, LoadFacts, Record, ServerFacts, SpendFacts, WorkerFacts
 from harness.spec import Gpu, Scenario, Stack
 
 
@@ -18,6 +18,11 @@ class Manifest(Record):
     scenario: Scenario
     stack: Stack
     gpu: Gpu | None = None
+    """Data sheet of the GPU that it ran on: the stack's own, or the other one that was found, if the catalog has it."""
+    other_gpu: str = ""
+    """GPUs that it ran on in place of the stack's own hardware; empty: on its own."""
+    gpu_facts: tuple[GpuFacts, ...] = ()
+    """GPUs that the server was given, as their driver described them before the start."""
     reduced: bool = False
     overrides: dict[str, str] = {}
     """Options that changed the scenario, as given (users, think time, output tokens, run time)."""
@@ -29,6 +34,8 @@ class Manifest(Record):
     load: LoadFacts
     workers: tuple[WorkerFacts, ...] = ()
     server: ServerFacts = ServerFacts()
+    spend: SpendFacts | None = None
+    """None: nothing is paid by the token."""
     harness_version: str = ""
     git: str = ""
     python: str = ""
@@ -36,7 +43,7 @@ class Manifest(Record):
     host: str = ""
     cores: int = 0
     gpus: tuple[str, ...] = ()
-    """GPUs seen on this host, by NVML."""
+    """GPUs of the host that made the load, by NVML: name, memory, compute capability and driver."""
     started: str = ""
     """ISO 8601, UTC."""
     command: str = ""

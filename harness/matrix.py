@@ -11,7 +11,15 @@ from pathlib import Path
 
 from harness.candidates import quality_rank
 from harness.catalog import Catalog
-from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
+from harness.cell import (
+    Cell,
+    Overrides,
+    attached_stack,
+    build_cell,
+    is_emulated_unless_asked,
+    new_run_id,
+    require_real,
+)
 from harness.connection import Connection
 from harness.dataset import read_workload
 from harness.errors import UsageError, unknown_name
@@ -43,6 +51,7 @@ class Options:
     attach: str | None = None
     model: str = ""
     protocol: str = "openai-chat"
+    metrics_url: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     extra_body: dict[str, object] = field(default_factory=dict)
     ca_file: str | None = None
@@ -51,6 +60,12 @@ class Options:
     dataset: Path | None = None
     input_tokens: int | None = None
     calibration: str | None = None
+    real: bool = False
+    """Start stacks on GPUs and APIs for real, instead of playing them on the emulator."""
+    allow_other_gpu: bool = False
+    """Run a stack on other GPUs than its own, and mark the run."""
+    max_cost_usd: float | None = None
+    """Dollars for tokens, over all cells together; None: the default cap."""
     faults: str = ""
     run_dir: Path | None = None
     seed: int = 1
@@ -66,6 +81,11 @@ def build_cells(catalog: Catalog, options: Options) -> list[Cell]:
     """
     if options.attach and options.stacks:
         raise UsageError("give --attach for a server that is there, or --stack for ones to start, not both")
+    if options.metrics_url and not options.attach:
+        raise UsageError("--metrics-url is about a server at --attach; one that is started here says where it counts")
+    if options.real and options.calibration is not None:
+        raise UsageError("--calibration is about emulated stacks, --real starts them for real: give one of them")
+    require_real(options.real, options.allow_other_gpu)
     if options.calibration not in (None, "roofline", "claims"):
         raise unknown_name("calibration", str(options.calibration), ("roofline", "claims"))
     if options.protocol not in typing.get_args(Protocol):
@@ -95,16 +115,17 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
             "run_time_s": options.run_time_s,
             "input_tokens": options.input_tokens,
             "dataset": str(options.dataset) if options.dataset else None,
-            "calibration": None if stack.engine in ("attach", "llamacpp") else options.calibration,
+            "calibration": options.calibration if is_emulated_unless_asked(stack) else None,
         }
     )
     attached = options.attach is not None
     connection = Connection(
         protocol=options.protocol if attached else stack.protocol,
         url=options.attach or "",
+        metrics_url=options.metrics_url if attached else "",
         model=options.model,
         api_key_env=options.api_key_env if attached else "",
-        headers=options.headers if attached else {},
+        headers=options.headers if attached or (options.real and stack.engine == "openai") else {},
         extra_body=options.extra_body,
         ca_file=options.ca_file,
         stream=options.stream,
@@ -120,9 +141,14 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
         run=new_run_id(scenario.name, stack.name),
         seed=options.seed,
         faults=options.faults,
+        emulate=False if options.real else None,
+        allow_other_gpu=options.allow_other_gpu,
+        max_cost_usd=options.max_cost_usd,
         command=_repeat(scenario, stack, options, overrides),
     )
-    return cell.model_copy(update={"refusal": _refusal(catalog, cell)}) if cell.emulated else cell
+    # What another GPU holds is known once it is found: the preflight refuses there.
+    certain = cell.emulated or (cell.needs_gpus and not cell.allow_other_gpu)
+    return cell.model_copy(update={"refusal": _refusal(catalog, cell)}) if certain else cell
 
 
 def _refusal(catalog: Catalog, cell: Cell) -> str:
@@ -160,10 +186,13 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
     if options.attach:
         words += ["--attach", options.attach, "--protocol", options.protocol]
         words += ["--model", options.model] if options.model else []
+        words += ["--metrics-url", options.metrics_url] if options.metrics_url else []
         for name, value in options.headers.items():
             words += ["--header", f"{name}: {value}"]
     else:
-        words += ["--stack", stack.name]
+        words += ["--stack", stack.name] + (["--real"] if options.real else [])
+        words += ["--allow-other-gpu"] if options.allow_other_gpu else []
+        words += ["--max-cost", f"{options.max_cost_usd:g}"] if options.max_cost_usd is not None else []
     flags = {
         "users": "--users",
         "think_time_s": "--think-time",

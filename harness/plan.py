@@ -18,9 +18,9 @@ from harness.judgement import ClaimAudit
 from harness.objective import Objective
 from harness.records import Record
 from harness.roofline import (
-    GIB,
     Machine,
     capacity_rps,
+    does_not_fit,
     kv_capacity_tokens,
     largest_batch,
     latency_floor_s,
@@ -216,12 +216,7 @@ def _plan_machine(row: PlanRow, scenario: Scenario, stack: Stack, claim: Claim |
     )
     row = _audit_memory(row, machine)
     if batch == 0:
-        sentence = (
-            f"does not fit: {fit.weights / gpus / 1e9:.1f} GB of weights and {fit.request_kv / gpus / 1e9:.2f} GB of "
-            f"KV for one request of {request_tokens:,} tokens are more than the {fit.usable / gpus / 1e9:.1f} GB that "
-            f"the engine may use ({machine.memory_share:.0%} of {machine.gpu.memory_gib * GIB / 1e9:.1f} GB)"
-        )
-        return _because(row.model_copy(update={"expected": "FAIL"}), sentence)
+        return _because(row.model_copy(update={"expected": "FAIL"}), does_not_fit(machine, request_tokens))
     loop = Loop(machine, stack.replicas, batch, row.input_tokens, lengths)
     return _predict(row, scenario, loop)
 

@@ -131,6 +131,8 @@ def _why_dropped(candidate: Candidate, need: QualityNeed) -> str:
         return f"{candidate.verdict}: {candidate.reason}" if candidate.reason else str(candidate.verdict)
     if Mark.REDUCED in candidate.marks:
         return "it passed under a reduced load, which says nothing about the scenario's"
+    if Mark.OTHER_GPU in candidate.marks:
+        return "it passed on another GPU than its own, which says nothing about its own"
     if candidate.rank is None:
         return "its quality is not known" + (
             f" ('{candidate.quality}' is not on the scale)" if candidate.quality else ""

@@ -204,6 +204,89 @@ class LoadFacts(Record):
     samples_written: int = 0
 
 
+class GpuProcess(Record):
+    """A process that computes on a GPU, as the driver sees it."""
+
+    pid: int
+    name: str = ""
+    memory_gib: float | None = None
+    """None: the driver does not say."""
+
+
+class GpuFacts(Record):
+    """One GPU as its driver describes it."""
+
+    index: int
+    """In the order of the PCI bus, as NVML and nvidia-smi count."""
+    name: str
+    memory_gib: float
+    used_gib: float = 0.0
+    driver: str = ""
+    compute_capability: float | None = None
+    mig: bool = False
+    """Cut into instances, which have names and memory of their own."""
+    uuid: str = ""
+    processes: tuple[GpuProcess, ...] = ()
+
+    @property
+    def text(self) -> str:
+        capability = "" if self.compute_capability is None else f", compute capability {self.compute_capability:.1f}"
+        return f"{self.name}, {self.memory_gib:.1f} GiB{capability}, driver {self.driver}"
+
+
+class BalancerCounters(Record):
+    """What the load balancer counted of one replica, from the first request of the load to the last."""
+
+    sessions: int = 0
+    """Requests that were given to it, those that it refused and another took among them."""
+    most_at_once: int = 0
+    retries: int = 0
+    """Connections tried again on this replica."""
+    redispatches: int = 0
+    """Requests that this replica did not take and that went to another."""
+    connection_errors: int = 0
+    """Requests that failed because no replica took them."""
+    response_errors: int = 0
+    """Requests that it had taken and did not answer to the end."""
+    cut_off: int = 0
+    """Of these, answers that had begun."""
+    failed_checks: int = 0
+    """Health checks that failed while it was up."""
+    times_down: int = 0
+    down_s: float = 0.0
+    status: str = ""
+    """As the balancer had it at the end: ``UP``, ``DOWN``, ..."""
+
+
+class ReplicaFacts(Record):
+    """One of several servers behind a load balancer."""
+
+    name: str
+    url: str = ""
+    gpus: tuple[int, ...] = ()
+    command: tuple[str, ...] = ()
+    metrics_url: str = ""
+    exit_code: int | None = None
+    died: bool = False
+    restarted: bool = False
+    out_of_memory: str = ""
+    log_tail: tuple[str, ...] = ()
+    counters: BalancerCounters | None = None
+    """None: the balancer was gone before it could be asked."""
+
+
+class SpendFacts(Record):
+    """What a run on an API paid for tokens, in dollars, and where it had to stop."""
+
+    cap_usd: float
+    spent_usd: float = 0.0
+    """At most: the tokens of every request, and of the one before load that showed the server ready."""
+    assumed_usd: float = 0.0
+    """Of these, the worst case of requests whose tokens the server did not say."""
+    reached_s: float | None = None
+    """Wall-clock time of the first request that was not sent because of the cap; None: it was not reached."""
+
+
 class ServerFacts(Record):
     """The server under load: how it was started and what became of it."""
 
@@ -215,7 +298,42 @@ class ServerFacts(Record):
     ready_s: float | None = None
     exit_code: int | None = None
     died: bool = False
+    """It ended, or stopped listening, and nobody had asked it to."""
+    restarted: bool = False
+    """Another process than the one that became ready listened at the end: something had started it again."""
+    out_of_memory: str = ""
+    """The line of its log that says so, written after it was ready."""
     log_tail: tuple[str, ...] = ()
+    image: str = ""
+    """Of its container."""
+    gpus: tuple[int, ...] = ()
+    """Those it was pinned to; empty: it was not."""
+    replicas: tuple[ReplicaFacts, ...] = ()
+    """The servers behind the load balancer at ``url``; empty: there is one server, and no balancer."""
     emulated: bool = False
     calibration: Literal["", "roofline", "claims"] = ""
+    metrics_url: str = ""
+    """Where the server counts in Prometheus's format; empty: nowhere."""
     details: dict[str, str | int | float | bool] = {}
+
+
+class TelemetryFacts(Record):
+    """Who recorded, on which clock, and what was there to record."""
+
+    format: int = 1
+    anchor_wall_s: float
+    anchor_monotonic_s: float
+    """The same moment on both clocks; readings carry CLOCK_MONOTONIC, which every process of a host shares."""
+    host: str = ""
+    period_s: float = 1.0
+    gpus: dict[int, str] = {}
+    """Index to name, of the GPUs that are read."""
+    server_kind: str = ""
+    """Whose metric names were understood; empty: none came."""
+    scrape_error: str = ""
+    """The last reason for which a scrape failed."""
+    ended: bool = False
+    """The recorder was told to end and did; False: it died or was killed."""
+
+    def monotonic_s(self, wall_s: float) -> float:
+        return self.anchor_monotonic_s + (wall_s - self.anchor_wall_s)

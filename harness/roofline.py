@@ -197,6 +197,18 @@ def memory_fit(machine: Machine, request_tokens: int) -> MemoryFit:
     )
 
 
+def does_not_fit(machine: Machine, request_tokens: int) -> str:
+    """Say, per GPU in 10^9 bytes, why not even one request fits, and by how much."""
+    fit, gpus = memory_fit(machine, request_tokens), machine.tensor_parallel
+    excess = fit.needed - fit.usable
+    return (
+        f"does not fit: {fit.weights / gpus / 1e9:.1f} GB of weights and {fit.request_kv / gpus / 1e9:.2f} GB of "
+        f"KV for one request of {request_tokens:,} tokens are {excess / gpus / 1e9:.2f} GB more than "
+        f"the {fit.usable / gpus / 1e9:.1f} GB that the engine may use ({machine.memory_share:.0%} of "
+        f"{machine.gpu.memory_gib * GIB / 1e9:.1f} GB)"
+    )
+
+
 def largest_batch(machine: Machine, request_tokens: int, max_batch: int) -> int:
     """Requests that run together when each reserves ``request_tokens``; 0 when none fits."""
     return min(max_batch, kv_capacity_tokens(machine) // request_tokens)

@@ -16,11 +16,13 @@ from typing import Any
 
 from harness.cell import Cell
 from harness.certify import LIGHT_EVENTS_PER_S
+from harness.cost import format_usd
 from harness.errors import ExitCode, HarnessError, RunDirectoryError
 from harness.judge import floor_failure_judgement, read_judgement, write_judgement
 from harness.judgement import Judgement, Verdict
 from harness.runlog import MANIFEST, RunWriter, seal, write_atomically
 from harness.seal import about_this_host
+from harness.spend import Budget
 from servers.process import ServerProcess, describe_exit
 
 LOCUSTFILE = Path(__file__).parent / "loadgen" / "cell_locustfile.py"
@@ -53,10 +55,34 @@ def run_cells(cells: Sequence[Cell], on_change: OnChange) -> list[CellProgress]:
     """
     progress = [CellProgress(cell) for cell in cells]
     runnable = [each for each in progress if not _refuse_by_memory(each, on_change)]
+    budget = Budget(max((cell.max_cost_usd or 0.0 for cell in cells), default=0.0))
     for group in _groups(runnable):
-        if _run_group(group, on_change):
+        if _run_group([each for each in group if _affordable(each, budget, on_change)], on_change):
             break
+        for each in group:
+            budget.paid(_paid_usd(each))
     return progress
+
+
+def _affordable(each: CellProgress, budget: Budget, on_change: OnChange) -> bool:
+    """Give a cell that pays for tokens, which runs alone, what the ones before have left of the cap."""
+    if each.cell.max_cost_usd is None:
+        return True
+    if budget.left_usd <= 0:
+        each.state, each.exit_code = "failed", ExitCode.INCONCLUSIVE
+        each.error = f"not started: the cells before it spent the cap of {format_usd(each.cell.max_cost_usd)}"
+        on_change(each)
+        return False
+    each.cell = each.cell.model_copy(update={"max_cost_usd": budget.left_usd})
+    return True
+
+
+def _paid_usd(each: CellProgress) -> float:
+    """What a cell paid for tokens: its whole cap, when it left no account and may have sent requests."""
+    if each.cell.max_cost_usd is None or each.exit_code in (ExitCode.USAGE, ExitCode.SERVER):
+        return 0.0
+    cost = each.judgement.cost if each.judgement is not None else None
+    return each.cell.max_cost_usd if cost is None or cost.spent_usd is None else cost.spent_usd
 
 
 def exit_code(progress: Sequence[CellProgress]) -> ExitCode:

@@ -24,15 +24,19 @@ from harness.certificate import CERTIFICATE_FORMAT, Certificate
 from harness.errors import RunDirectoryError
 from harness.manifest import Manifest
 from harness.records import RUN_FORMAT, Sample
+from harness.telemetry_log import TELEMETRY, Telemetry, read_telemetry, seal_telemetry
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples.parquet"
 SAMPLES_LIVE = "samples.arrows"
 OUTPUTS = "outputs.jsonl"
 SERVER_LOG = "server.log"
+REPLICA_LOGS = "server-*.log"
 CERTIFICATE = "certificate.json"
 JUDGEMENT = "judgement.json"
 REPORT = "report.html"
+ROW_GROUP = 100_000
+"""Rows of one row group of ``samples.parquet``, about."""
 
 SCHEMA = pa.schema(
     [
@@ -145,14 +149,29 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
         if live.exists():
             partial = directory / (SAMPLES + ".part")
             with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
-                for batch in _live_batches(live):
-                    writer.write_batch(batch)
+                for group in _row_groups(_live_batches(live)):
+                    writer.write_table(group)
             partial.replace(directory / SAMPLES)
             live.unlink()
+        seal_telemetry(directory)
         digests = {name: _digest(directory / name) for name in _sealed_files(directory)}
         sealed = manifest.model_copy(update={"sealed": True, "digests": digests})
         write_atomically(directory / MANIFEST, sealed.model_dump_json(indent=1))
         return sealed
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Join what was shipped in quarters of a second: each row group has a cost of its own in the file's footer."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        if rows >= ROW_GROUP:
+            yield pa.Table.from_batches(held, SCHEMA)
+            held, rows = [], 0
+    if held:
+        yield pa.Table.from_batches(held, SCHEMA)
 
 
 class RunReader:
@@ -196,6 +215,16 @@ class RunReader:
             except (OSError, pa.ArrowException) as error:
                 raise RunDirectoryError(f"{sealed} is damaged: {error}") from error
         return pa.Table.from_batches(list(_live_batches(self.directory / SAMPLES_LIVE)), SCHEMA)
+
+    def telemetry(self) -> Telemetry | None:
+        """What was recorded beside the load; None where nothing was.
+
+        Raises
+        ------
+        RunDirectoryError
+            When the Parquet file is damaged.
+        """
+        return read_telemetry(self.directory)
 
     def outputs(self) -> Iterator[dict[str, Any]]:
         path = self.directory / OUTPUTS
@@ -275,7 +304,9 @@ def _live_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _sealed_files(directory: Path) -> list[str]:
-    return [name for name in (SAMPLES, OUTPUTS, SERVER_LOG, CERTIFICATE) if (directory / name).exists()]
+    replicas = sorted(path.name for path in directory.glob(REPLICA_LOGS))
+    names = (SAMPLES, OUTPUTS, TELEMETRY, SERVER_LOG, *replicas, CERTIFICATE)
+    return [name for name in names if (directory / name).exists()]
 
 
 def _digest(path: Path) -> str:

@@ -17,10 +17,13 @@ import psutil
 
 from harness.errors import RunDirectoryError
 from harness.manifest import Manifest
-from harness.runlog import SERVER_LOG, seal
+from harness.runlog import REPLICA_LOGS, SERVER_LOG, seal
+from servers.gpus import gpus_here
 
-SERVER_LOG_LIVE = "server.log.live"
-"""The log while the server writes to it; copied to ``server.log`` at the seal, so that its digest holds."""
+LIVE = ".live"
+SERVER_LOG_LIVE = SERVER_LOG + LIVE
+"""The log while the server writes to it; copied to ``server.log`` at the seal, so that its digest holds.
+Replicas have ``server-1.log.live`` and so on beside it."""
 
 
 def about_this_host(manifest: Manifest) -> Manifest:
@@ -41,16 +44,22 @@ def about_this_host(manifest: Manifest) -> Manifest:
 
 
 def seal_run(directory: Path, manifest: Manifest, server_log: Path) -> Manifest:
-    """Copy the server's log and seal; what cannot be written is said, and what is there stays readable.
+    """Copy the logs of the server and its replicas, and seal; what cannot be written is said, what is there stays.
 
     ``server_log`` lies in the first run's directory when one server serves several (web UI).
     """
-    if server_log.exists():
+    for log in live_logs(server_log):
         try:
-            shutil.copyfile(server_log, directory / SERVER_LOG)
+            shutil.copyfile(log, directory / log.name.removesuffix(LIVE))
         except OSError as error:
             raise RunDirectoryError(f"cannot copy the server's log in {directory}: {error}") from error
     return seal(directory, manifest)
+
+
+def live_logs(server_log: Path) -> list[Path]:
+    """The server's log and its replicas', as far as they exist."""
+    beside = server_log.parent.glob(REPLICA_LOGS + LIVE)
+    return [log for log in (server_log, *sorted(beside)) if log.exists()]
 
 
 @cache
@@ -80,17 +89,4 @@ def _git() -> str:
 
 @cache
 def _gpus() -> tuple[str, ...]:
-    try:
-        import pynvml
-    except ImportError:
-        return ()
-    try:
-        pynvml.nvmlInit()
-        names = [
-            pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index))
-            for index in range(pynvml.nvmlDeviceGetCount())
-        ]
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return ()
-    return tuple(names)
+    return tuple(each.text for each in gpus_here().gpus)

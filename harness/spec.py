@@ -141,6 +141,10 @@ class Gpu(Spec):
     watts: Positive
     interconnect_gbps: Positive | None = None
     """Per GPU, one direction, 10^9 bytes/s; for tensor-parallel all-reduces."""
+    compute_capability: Positive | None = None
+    """NVIDIA's: 7.5 is a T4, 8.0 an A100. Below 8.0 there is no bfloat16."""
+    nvml_names: tuple[str, ...] = ()
+    """What the driver calls it; any of these anywhere in the name means this GPU."""
     source: Source
 
 
@@ -190,6 +194,8 @@ class TokenPrice(Spec):
     kind: Literal["tokens"]
     usd_per_million_input: NonNegative
     usd_per_million_output: NonNegative
+    usd_per_million_cached_input: NonNegative | None = None
+    """Of prompt tokens that the API had in its cache; None: as any other."""
     source: Source
 
 
@@ -256,6 +262,34 @@ class Emulation(Spec):
 class Launch(Spec):
     """Recipe of a server; which keys matter depends on the engine."""
 
+    runtime: Literal["venv", "container", "path"] = "venv"
+    """Where the engine's program comes from: an environment that the harness makes (``harness install``), a container
+    ``image``, or an ``executable`` that is there already."""
+    image: str | None = None
+    executable: str | None = None
+    """A program of ``runtime: path``, or another one than the engine's own within a container."""
+    ssh_host: Annotated[str, Field(pattern=r"^[^-\s][^\s]*$")] | None = None
+    """``user@host`` of another machine, or a name of the user's ssh configuration: the server runs there, its port is
+    forwarded here, and the paths of weights are paths of that machine."""
+    shared_memory_gib: Positive = 16.0
+    """Upper limit of a container's ``/dev/shm``, through which tensor-parallel processes speak; it reserves nothing."""
+    weights: str | None = None
+    """A name of ``harness models``, a directory, or ``hf:ORGANISATION/NAME``; ``random:SHAPE`` makes weights up."""
+    repository: str | None = None
+    """A Triton model repository that is there already, served as it is; None: one is made for the stack."""
+    dtype: Literal["auto", "half", "bfloat16", "float32"] | None = None
+    """None: half where the GPU has no bfloat16, else the engine's own choice."""
+    quantization: str | None = None
+    memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the GPU's memory that the engine may use."""
+    max_batch: Count | None = None
+    """Requests that run together."""
+    prefix_caching: bool | None = None
+    data_parallel: Count = 1
+    arguments: tuple[str, ...] = ()
+    """Added to the engine's own command line, as they are."""
+    variables: dict[str, str] = {}
+    """Of the server's environment."""
     model_file: str | None = None
     context_tokens: Count | None = None
     slots: Count | None = None
@@ -266,12 +300,36 @@ class Launch(Spec):
     """Name of the environment variable that holds the key; the key itself is written nowhere."""
     ready_timeout_s: Positive = 60.0
 
+    @model_validator(mode="after")
+    def _runtime_is_whole(self) -> Self:
+        if (self.runtime == "container") != (self.image is not None):
+            raise ValueError("image belongs to runtime: container, which needs it, and to no other")
+        if self.runtime == "path" and self.executable is None:
+            raise ValueError("runtime: path needs executable")
+        if self.runtime == "venv" and self.executable is not None:
+            raise ValueError("executable belongs to runtime: path or container")
+        if self.runtime == "venv" and self.ssh_host is not None:
+            raise ValueError(
+                "ssh_host needs runtime: path or container: environments of runtime: venv lie on this machine"
+            )
+        return self
+
 
 class Stack(Spec):
     kind: Literal["stack"]
     name: Name
     title: str
-    engine: Literal["vllm", "triton-trtllm", "triton-onnx", "openai", "transformers", "llamacpp", "emulator", "attach"]
+    engine: Literal[
+        "vllm",
+        "triton-trtllm",
+        "triton-onnx",
+        "triton-ctranslate2",
+        "openai",
+        "transformers",
+        "llamacpp",
+        "emulator",
+        "attach",
+    ]
     model: ModelShape | None = None
     """None where the shape is not public (an API): no roofline."""
     hardware: Hardware | None = None
@@ -287,6 +345,9 @@ class Stack(Spec):
     launch: Launch = Launch()
     emulation: Emulation | None = None
     reduction: dict[str, Reduction] = {}
+    templates: dict[str, str] = {}
+    """Per scenario: a stem of ``workloads/templates`` in place of the scenario's own, for a model that wants its input
+    in another form, such as a bare sentence."""
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from harness.timeline import curve
 from harness.validity import LITTLE_TOLERANCE, little_error
 
 WORST_PROMPTS = 10
-TOKEN_COUNTS = ("requested_tokens", "output_tokens", "prompt_tokens")
+TOKEN_COUNTS = ("requested_tokens", "output_tokens", "prompt_tokens", "cached_tokens")
 
 
 def distributions(manifest: Manifest, judged: Judged) -> tuple[tuple[Distribution, ...], tuple[Curve, ...]]:
@@ -133,6 +133,7 @@ def load_summary(manifest: Manifest, table: pa.Table, judged: Judged, loop: Loop
         tokens_asked_mean=mean("requested_tokens"),
         tokens_got_mean=mean("output_tokens"),
         prompt_tokens_mean=mean("prompt_tokens"),
+        cached_tokens_mean=mean("cached_tokens"),
         token_source=", ".join(sorted(sources)),
     )
 

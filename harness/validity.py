@@ -141,7 +141,8 @@ def certificate_faults(manifest: Manifest, certificate: Certificate | None, even
 def certificate_notes(manifest: Manifest, certificate: Certificate | None) -> list[str]:
     """What a reader must know of how the client was certified."""
     tls = "the load generator was certified over plain TCP: what TLS costs it is not in its certificate"
-    notes = [tls] if certificate is not None and manifest.server.url.lower().startswith("https:") else []
+    plain = certificate is not None and certificate.shape is not None and not certificate.shape.tls
+    notes = [tls] if plain and manifest.server.url.lower().startswith("https:") else []
     return [*notes, *_how_certified(certificate)]
 
 

@@ -197,6 +197,8 @@ def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
         for target in workload.target_languages:
             values = {
                 **entry,
+                "source": source,
+                "target": target,
                 "source_name": LANGUAGES.get(source, source),
                 "target_name": LANGUAGES.get(target, target),
             }

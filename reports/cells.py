@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.certificate import Certificate, Spread
-from harness.judgement import CheckResult, Judgement, LoadSummary, OpenLoad, OutcomeCount
-from reports import charts, checks, claims, figures
+from harness.judgement import CheckResult, CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount
+from reports import charts, checks, claims, figures, regions, replicas, telemetry
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
@@ -43,7 +44,14 @@ class Cell:
 
 
 def build(judgement: Judgement, anchor: str) -> Cell:
-    tables = (_percentiles(judgement), _outcomes(judgement), _prompts(judgement))
+    tables = (
+        regions.table(judgement),
+        _percentiles(judgement),
+        _outcomes(judgement),
+        replicas.table(judgement),
+        _prompts(judgement),
+        telemetry.table(judgement.telemetry),
+    )
     groups = (
         _load(judgement),
         _tokens(judgement),
@@ -52,6 +60,7 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         _cost(judgement),
         _quality(judgement),
         _server(judgement),
+        _server_and_host(judgement),
     )
     reasons = tuple(reason for reason in judgement.reasons if reason not in judgement.sentence)
     return Cell(
@@ -78,7 +87,11 @@ def _figures(judgement: Judgement, anchor: str) -> tuple[Figure, ...]:
     where = f"{judgement.stack} in {judgement.scenario}"
     return tuple(
         figure
-        for figure in (_latency_figure(judgement, judged, anchor, where), _timeline(judgement, judged, anchor, where))
+        for figure in (
+            _latency_figure(judgement, judged, anchor, where),
+            _timeline(judgement, judged, anchor, where),
+            telemetry.figure(judgement, anchor, where),
+        )
         if figure is not None
     )
 
@@ -330,6 +343,13 @@ def _claim(judgement: Judgement) -> Group | None:
     return Group("Claim, floor and measurement", facts, note, "Arithmetic of the floor", arithmetic)
 
 
+def _spent(cost: CostSummary) -> Iterator[Fact]:
+    """What the run itself paid; of a stack that is not paid by the token, nothing is said."""
+    if cost.spent_usd is not None:
+        yield Fact("Spent by this run", figures.usd(cost.spent_usd))
+        yield Fact("Spend cap", figures.usd(cost.cap_usd))
+
+
 def _cost(judgement: Judgement) -> Group | None:
     cost = judgement.cost
     if cost is None:
@@ -339,6 +359,7 @@ def _cost(judgement: Judgement) -> Group | None:
         Fact("Per query", figures.usd(cost.usd_per_query)),
         Fact("Per 1,000 within the SLA", figures.usd(cost.usd_per_1000_good)),
         Fact("Claimed per query", figures.usd(cost.claim_usd_per_query)),
+        *_spent(cost),
     )
     note = f"Price: {cost.source}" if cost.source else ""
     return Group("Cost", facts, note, "Arithmetic of the cost", cost.arithmetic)
@@ -354,3 +375,8 @@ def _server(judgement: Judgement) -> Group | None:
     if not judgement.server:
         return None
     return Group("Server", tuple(Fact(name.replace("_", " "), value) for name, value in judgement.server.items()))
+
+
+def _server_and_host(judgement: Judgement) -> Group | None:
+    found = judgement.telemetry
+    return None if found is None else Group("Server and host", telemetry.facts(found), telemetry.note(found))

@@ -88,11 +88,11 @@ def latency_chart(curves: Sequence[Curve], judged: Judged, key: str, title: str,
     )
     layers: list[Chart] = []
     for metric, rows in lines:
-        layers.append(_line(rows, x, y, other=metric != judged.metric, step=True))
+        layers.append(line(rows, x, y, other=metric != judged.metric, step=True))
     if judged.share is not None:
         layers.append(_across(judged.share, judged.share_label, y, under=judged.share > 0.8))
     layers.extend(_upright(limit, judged.label, x) for limit in limits)
-    return stacked([_draw(layers, 196, top=20, bottom=42)], key, title, desc)
+    return stacked([draw(layers, 196, top=20, bottom=42)], key, title, desc)
 
 
 def timeline_chart(
@@ -109,11 +109,11 @@ def timeline_chart(
         return None
     bins = merged(points)
     span = (bins[0].point.t_s, bins[-1].end_s)
-    bare, x = _run_axis(span, bare=True), _run_axis(span)
+    bare, x = run_axis(span, bare=True), run_axis(span)
     panels = [
-        _draw([*_backdrop(span, window, warm_up_s, bare), *_latency_panel(bins, bare, judged)], 110, top=24, bottom=8),
-        _draw([*_backdrop(span, window, warm_up_s, bare), *_flight_panel(bins, bare)], 54, top=24, bottom=8),
-        _draw([*_backdrop(span, window, warm_up_s, x), *_rate_panel(bins, x)], 54, top=24, bottom=42),
+        draw([*backdrop(span, window, warm_up_s, bare), *_latency_panel(bins, bare, judged)], 110, top=24, bottom=8),
+        draw([*backdrop(span, window, warm_up_s, bare), *_flight_panel(bins, bare)], 54, top=24, bottom=8),
+        draw([*backdrop(span, window, warm_up_s, x), *_rate_panel(bins, x)], 54, top=24, bottom=42),
     ]
     return stacked(panels, key, title, desc)
 
@@ -190,9 +190,9 @@ def _latency_panel(bins: Sequence[Bin], x: alt.X, judged: Judged) -> list[Chart]
     seen = [row["y"] for row in (*median, *tail) if "y" in row]
     limit = judged.limit_s if judged.metric in ("e2e", "response_time") else None
     top = max([*seen, limit or 0.0]) or 1.0
-    y = _value_axis(top * 1.08, _TIME_LABEL, most=5)
-    heading = "E2E latency" if limit is None else f"E2E latency, {judged.label}"
-    layers: list[Chart] = [_heading(heading), _line(median, x, y, second=True), _line(tail, x, y)]
+    y = value_axis(top * 1.08, _TIME_LABEL, most=5)
+    title = "E2E latency" if limit is None else f"E2E latency, {judged.label}"
+    layers: list[Chart] = [heading(title), line(median, x, y, second=True), line(tail, x, y)]
     if limit is not None:
         layers.append(_across(limit, "", y))
     return layers
@@ -201,20 +201,20 @@ def _latency_panel(bins: Sequence[Bin], x: alt.X, judged: Judged) -> list[Chart]
 def _flight_panel(bins: Sequence[Bin], x: alt.X) -> list[Chart]:
     users = [_at(each, float(each.point.users)) for each in bins]
     flight = [_at(each, each.point.in_flight) for each in bins]
-    y = _value_axis(max([row["y"] for row in (*users, *flight) if "y" in row] + [1.0]) * 1.08)
-    return [_heading("Requests in flight"), _line(users, x, y, second=True), _line(flight, x, y)]
+    y = value_axis(max([row["y"] for row in (*users, *flight) if "y" in row] + [1.0]) * 1.08)
+    return [heading("Requests in flight"), line(users, x, y, second=True), line(flight, x, y)]
 
 
 def _rate_panel(bins: Sequence[Bin], x: alt.X) -> list[Chart]:
     top = max((each.point.completed + each.point.failed) / each.width_s for each in bins)
-    y = _value_axis((top or 1.0) * 1.08)
+    y = value_axis((top or 1.0) * 1.08)
     done = [_at(each, each.point.completed / each.width_s) for each in bins]
     failed: list[Row] = [
         {"x": each.point.t_s, "x2": each.end_s, "y": each.point.failed / each.width_s, "y2": 0.0}
         for each in bins
         if each.point.failed
     ]
-    layers: list[Chart] = [_heading("Completed per second"), _line(done, x, y)]
+    layers: list[Chart] = [heading("Completed per second"), line(done, x, y)]
     if failed:
         bars = _data(failed).mark_rect(color=BAD, opacity=0.85)
         layers.append(bars.encode(x=x, x2=alt.X2("x2"), y=y, y2=alt.Y2("y2")))
@@ -226,7 +226,7 @@ def _at(each: Bin, value: float | None) -> Row:
     return {"x": each.middle_s, "y": value} if value is not None and math.isfinite(value) else {"x": each.middle_s}
 
 
-def _line(
+def line(
     rows: list[Row], x: alt.X, y: alt.Y, *, second: bool = False, other: bool = False, step: bool = False
 ) -> Chart:
     """``second`` is thin and dashed beside its own kind, ``other`` is another metric in another colour."""
@@ -240,7 +240,7 @@ def _line(
     return drawn
 
 
-def _backdrop(span: tuple[float, float], window: tuple[float, float] | None, warm_up_s: float, x: alt.X) -> list[Chart]:
+def backdrop(span: tuple[float, float], window: tuple[float, float] | None, warm_up_s: float, x: alt.X) -> list[Chart]:
     """The shaded time before the judged window, and a rule at each of its ends."""
     layers: list[Chart] = []
     until = min(warm_up_s, span[1])
@@ -268,7 +268,7 @@ def _upright(value: float, label: str, x: alt.X) -> Chart:
     return alt.layer(rule, text.encode(y=alt.value(0)))
 
 
-def _heading(text: str) -> Chart:
+def heading(text: str) -> Chart:
     mark = _data([{}]).mark_text(align="left", baseline="bottom", dy=-6, color=MUTED, text=figures.clean(text, 60))
     drawn: alt.Chart = mark.encode(x=alt.value(0), y=alt.value(0))
     return drawn
@@ -286,7 +286,7 @@ def _time_axis(low: float, high: float) -> alt.X:
     return alt.X("x:Q", scale=scale, axis=alt.Axis(values=ticks, labelExpr=_TIME_LABEL, title=title, grid=False))
 
 
-def _run_axis(span: tuple[float, float], *, bare: bool = False) -> alt.X:
+def run_axis(span: tuple[float, float], *, bare: bool = False) -> alt.X:
     """``bare`` leaves the labels to the panel below."""
     ticks = [tick for tick in linear_ticks(max(span[1], 1.0), 6) if span[0] <= tick <= span[1]]
     axis = alt.Axis(
@@ -300,7 +300,7 @@ def _run_axis(span: tuple[float, float], *, bare: bool = False) -> alt.X:
     return alt.X("x:Q", scale=alt.Scale(domain=list(span), nice=False, zero=False), axis=axis)
 
 
-def _value_axis(top: float, label: str = "format(datum.value, ',~r')", most: int = 3) -> alt.Y:
+def value_axis(top: float, label: str = "format(datum.value, ',~r')", most: int = 3) -> alt.Y:
     axis = alt.Axis(values=linear_ticks(top, most), labelExpr=label, title=None, ticks=False, domain=False)
     return alt.Y("y:Q", scale=alt.Scale(domain=[0, top], nice=False), axis=axis)
 
@@ -332,7 +332,7 @@ def _data(rows: list[Row]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=json.dumps(rows), format=alt.JsonDataFormat(type="json")))
 
 
-def _draw(layers: Sequence[Chart], height: int, *, top: int, bottom: int) -> Panel:
+def draw(layers: Sequence[Chart], height: int, *, top: int, bottom: int) -> Panel:
     spec = (
         alt.layer(*layers)
         .properties(

@@ -22,6 +22,7 @@ VERDICT_MEANINGS = {
 }
 MARK_MEANINGS = {
     Mark.EMULATED: "Numbers come from a simulation of the hardware, not from the hardware.",
+    Mark.OTHER_GPU: "Measured on another GPU than the stack's: nothing is said of its own hardware, claims or price.",
     Mark.CLAIM_REPLAYED: "The simulation was calibrated from the claim itself, so it cannot confirm that claim.",
     Mark.REDUCED: "A smaller load than the scenario's, because the engine stands in for a GPU.",
     Mark.CUT_OFF: "The run ended early; it passes only if it would with every unfinished request a violation.",

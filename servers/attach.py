@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,19 +22,12 @@ SHOWN_MODELS = 10
 
 class Attach(Launcher):
     name = "attach"
+    holds_replicas = True  # whatever is behind the URL
 
     def start(self, order: Order) -> RunningServer:
         began = time.monotonic()
         launch = order.stack.launch
-        given = order.connection or Connection(protocol=order.stack.protocol)
-        connection = given.model_copy(
-            update={
-                "protocol": order.stack.protocol,
-                "url": given.url or launch.url or "",
-                "model": given.model or launch.served_model or "",
-                "api_key_env": launch.api_key_env or given.api_key_env,
-            }
-        )
+        connection = connection_of(order)
         endpoint = endpoint_of(connection)
         order.progress(f"asking {endpoint.url} which models it serves")
         try:
@@ -53,8 +46,23 @@ class Attach(Launcher):
             url=endpoint.url,
             model=endpoint.model,
             ready_s=time.monotonic() - began,
+            metrics_url=connection.metrics_url,
         )
         return RunningServer(endpoint, facts)
+
+
+def connection_of(order: Order) -> Connection:
+    """The user's own connection, with what the stack says where it is silent."""
+    launch = order.stack.launch
+    given = order.connection or Connection(protocol=order.stack.protocol)
+    return given.model_copy(
+        update={
+            "protocol": order.stack.protocol,
+            "url": given.url or launch.url or "",
+            "model": given.model or launch.served_model or "",
+            "api_key_env": launch.api_key_env or given.api_key_env,
+        }
+    )
 
 
 def endpoint_of(connection: Connection, variables: Mapping[str, str] = os.environ) -> Endpoint:
@@ -108,8 +116,17 @@ def _filled(header: str, value: str, variables: Mapping[str, str]) -> str:
 
 
 def _with_served_model(endpoint: Endpoint) -> Endpoint:
-    """Check the model against the server's list; a lone one needs no naming."""
-    served = served_models(endpoint) if endpoint.protocol == "openai-chat" else None
+    return served_by(endpoint, served_models(endpoint) if endpoint.protocol == "openai-chat" else None)
+
+
+def served_by(endpoint: Endpoint, served: Sequence[str] | None) -> Endpoint:
+    """Check the model against the server's list (None or empty: it has none); a lone one needs no naming.
+
+    Raises
+    ------
+    ServerError
+        Naming what is served.
+    """
     if not served:
         if not endpoint.model:
             raise ServerError(f"the server at {endpoint.url} lists no models: name the one to ask for")

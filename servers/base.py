@@ -7,31 +7,42 @@ import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
+from urllib.parse import urljoin
 
 from harness.connection import Connection
 from harness.errors import ServerError
+from harness.lifecycle import memory_line
 from harness.records import ServerFacts
 from harness.spec import Gpu, Scenario, Stack
+from servers.ports import free_ports
 from servers.process import ServerProcess, describe_exit, without
-from servers.ready import ATTEMPT_S, Endpoint, NoTokenError, Progress, first_token, wait_ready
+from servers.ready import ATTEMPT_S, SAY_EVERY_S, Endpoint, NoTokenError, Progress, first_token, wait_ready
+from servers.recipe import Calibration, Recipe
+from servers.runtimes import place
+from servers.runtimes.ssh import free_port
+from servers.watch import Watch
 
 LOCALHOST = "127.0.0.1"
 WARM_UP_REQUESTS = 3
 """Tiny and not counted: they fill caches and allocate what an engine allocates on first use."""
 ERROR_TAIL_LINES = 15
+LOG_CHARACTERS = 120
+"""Of the log's last line, beside the progress of a start."""
 PORT_IN_USE = ("address already in use", "couldn't bind", "errno 98", "port is already allocated")
 """How servers say it in their logs, in lower case."""
-
-Calibration = Literal["", "roofline", "claims"]
 
 
 def silent(_line: str) -> None:
     """Progress that nobody wants."""
+
+
+def unheeded(_process: ServerProcess) -> None:
+    """A start that nobody has to be able to call off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +58,17 @@ class Order:
     port: int | None = None
     """None: a free one."""
     gpu: Gpu | None = None
-    """Of the stack's hardware, for emulation."""
+    """Of the stack's hardware."""
+    gpus: tuple[int, ...] = ()
+    """Indices of the GPUs that this server may use; empty: it is not pinned."""
     connection: Connection | None = None
     """How to reach a server that is there already."""
     calibration: Calibration | None = None
     seed: int = 0
     faults: str = ""
     progress: Progress = silent
+    started: Callable[[ServerProcess], None] = unheeded
+    """Told of the process at once, long before it is ready: who starts several calls the others off when one fails."""
 
     @property
     def model_name(self) -> str:
@@ -62,30 +77,18 @@ class Order:
         return named or (self.stack.model.name if self.stack.model is not None else self.stack.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to start one server that announces itself.
-
-    Once it listens, the command prints one line ``{"ready": true, "port": P}`` on standard output, with
-    ``version`` and ``model`` where it knows them. It chooses its port itself, so that none can be lost between
-    choosing and binding.
-    """
-
-    command: tuple[str, ...]
-    variables: Mapping[str, str] = field(default_factory=dict)
-    directory: Path | None = None
-    details: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    emulated: bool = False
-    calibration: Calibration = ""
-
-
 class RunningServer:
     """A server that answers. Leaving its ``with`` block ends it and everything it started."""
 
-    def __init__(self, endpoint: Endpoint, facts: ServerFacts, process: ServerProcess | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, facts: ServerFacts, process: ServerProcess | None = None, *, here: bool = True
+    ) -> None:
         self.endpoint = endpoint
+        self._here = here
         self._facts = facts
         self._process = process
+        self._watch = None if process is None else Watch(process, self.pid, endpoint.url, facts.metrics_url)
+        self._seen: dict[str, object] = {}
 
     @property
     def url(self) -> str:
@@ -98,8 +101,14 @@ class RunningServer:
 
     @property
     def pid(self) -> int | None:
-        """Root of the server's process tree on this machine; None for a server that somebody else started."""
-        return None if self._process is None else self._process.pid
+        """Root of the server's process tree on this machine; None where it has none: in a container, on another
+        machine, or started by somebody else."""
+        return None if self._process is None or not self._here else self._process.pid
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Roots of all its process trees on this machine; several where it is several servers."""
+        return () if self.pid is None else (self.pid,)
 
     def poll(self) -> int | None:
         """The exit code once the process ended (negative: a signal), None while it runs or is not ours."""
@@ -116,9 +125,22 @@ class RunningServer:
         if process is None:
             return self._facts
         lines = without(self.endpoint.secrets, process.tail())
-        return self._facts.model_copy(
-            update={"exit_code": process.poll(), "died": process.died, "log_tail": lines},
-        )
+        now = {"exit_code": process.poll(), "died": process.died, "log_tail": lines}
+        return self._facts.model_copy(update=now | self._seen)
+
+    def conclude(self) -> ServerFacts:
+        """What became of it, to be asked when the load has ended and nobody has stopped it yet.
+
+        Besides :meth:`facts` it says whether memory ran out, and whether another process serves now than at first:
+        a supervisor or a container's restart policy hides an end from whoever watches only the process it started.
+        """
+        if self._watch is not None:
+            self._seen = self._watch.look(self.endpoint.secrets)
+        return self.facts()
+
+    def learn(self, *, version: str) -> None:
+        """Add to the facts what only the running server could say."""
+        self._facts = self._facts.model_copy(update={"version": version or self._facts.version})
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +155,9 @@ class Launcher(ABC):
     """Starts one kind of server."""
 
     name: ClassVar[str]
+    holds_replicas: ClassVar[bool] = False
+    """One start serves all of a stack's replicas, such as Triton with an instance a GPU. Otherwise each replica is a
+    server of its own, behind a load balancer (:mod:`servers.replicas`)."""
 
     def launch(
         self,
@@ -144,6 +169,7 @@ class Launcher(ABC):
         users: int,
         port: int | None = None,
         gpu: Gpu | None = None,
+        gpus: tuple[int, ...] = (),
         connection: Connection | None = None,
         calibration: Calibration | None = None,
         seed: int = 0,
@@ -170,6 +196,7 @@ class Launcher(ABC):
             users=users,
             port=port,
             gpu=gpu,
+            gpus=gpus,
             connection=connection,
             calibration=calibration,
             seed=seed,
@@ -186,22 +213,41 @@ def stand_up(order: Order, launcher: str, recipe: Recipe) -> RunningServer:
     """Start a recipe's command and wait for its first token; on any failure or interrupt, nothing is left running."""
     if order.port is not None:
         require_free(order.port)
-    began = time.monotonic()
     timeout_s = order.stack.launch.ready_timeout_s
+    announces = recipe.port is None
     stdout_file = order.work_dir / f"{launcher}.stdout"
+    recipe = place(
+        order.stack.launch,
+        replace(recipe, variables={**recipe.variables, **order.stack.launch.variables}),
+        gpus=order.gpus or ("all" if order.stack.hardware is not None else ()),
+        work_dir=order.work_dir,
+        port=order.port,
+        progress=order.progress,
+    )
+    began = time.monotonic()  # an image may have been pulled before
     order.progress(f"starting {launcher}")
     try:
         process = ServerProcess(
             recipe.command,
             log_file=order.log_file,
-            stdout_file=stdout_file,
+            stdout_file=stdout_file if announces else None,
             directory=recipe.directory,
             variables=recipe.variables,
+            grace_s=recipe.grace_s,
         )
     except OSError as error:
         raise ServerError(f"{launcher} cannot start: {error}") from error
+
+    def tell(line: str) -> None:
+        said = process.tail(1)
+        order.progress(f"{line}; its log: {said[0][:LOG_CHARACTERS]}" if said else line)
+
     try:
-        said = _announcement(process, stdout_file, launcher, began + timeout_s)
+        order.started(process)
+        if announces:
+            said = _announcement(process, stdout_file, launcher, recipe, began + timeout_s, tell)
+        else:
+            said = {"port": recipe.port, "version": recipe.version}
         endpoint = Endpoint(
             url=f"http://{LOCALHOST}:{said['port']}",
             model=str(said.get("model") or order.model_name),
@@ -211,16 +257,16 @@ def stand_up(order: Order, launcher: str, recipe: Recipe) -> RunningServer:
             wait_ready(
                 endpoint,
                 deadline=began + timeout_s,
-                check=lambda: _require_alive(process, launcher),
-                progress=order.progress,
+                check=lambda: _require_alive(process, launcher, recipe),
+                progress=tell,
             )
             ready_s = time.monotonic() - began
             order.progress(f"{launcher} gave its first token after {ready_s:.1f} s at {endpoint.url}")
         except NoTokenError as error:
-            _require_alive(process, launcher)
+            _require_alive(process, launcher, recipe)
             raise failed(f"{launcher} was not ready in {timeout_s:g} s: the server {error}", process) from error
         _warm_up(endpoint, order.progress)
-        _require_alive(process, launcher)
+        _require_alive(process, launcher, recipe)
     except BaseException:
         process.stop()
         raise
@@ -235,9 +281,12 @@ def stand_up(order: Order, launcher: str, recipe: Recipe) -> RunningServer:
         ready_s=ready_s,
         emulated=recipe.emulated,
         calibration=recipe.calibration,
+        metrics_url=urljoin(endpoint.url, recipe.metrics_path) if recipe.metrics_path else "",
         details=dict(recipe.details),
+        image=recipe.image or order.stack.launch.image or "",
+        gpus=order.gpus,
     )
-    return RunningServer(endpoint, facts, process)
+    return RunningServer(endpoint, facts, process, here=recipe.here)
 
 
 def _warm_up(endpoint: Endpoint, progress: Progress) -> None:
@@ -248,6 +297,16 @@ def _warm_up(endpoint: Endpoint, progress: Progress) -> None:
         except NoTokenError as error:
             progress(f"a warm-up request failed: the server {error}")
             return
+
+
+def port_for(order: Order) -> int:
+    """The port for a server that cannot choose one and say which: the order's, or one that is free where it runs."""
+    host = order.stack.launch.ssh_host
+    if host is not None:  # the order's port is the one here that leads to it
+        return free_port(host)
+    if order.port is not None:
+        return order.port
+    return free_ports(1)[0]
 
 
 def require_free(port: int) -> None:
@@ -275,16 +334,22 @@ def _in_use(port: int | None) -> ServerError:
     return ServerError(f"{which} on {LOCALHOST} is in use; leave the port out for a free one, or stop what holds it")
 
 
-def _announcement(process: ServerProcess, stdout_file: Path, launcher: str, deadline: float) -> dict[str, Any]:
+def _announcement(
+    process: ServerProcess, stdout_file: Path, launcher: str, recipe: Recipe, deadline: float, progress: Progress
+) -> dict[str, Any]:
     """Wait for the line that says the port."""
     pause = 0.01
+    began = told = time.monotonic()
     while True:
         said = _read_announcement(stdout_file)
         if said is not None:
             return said
-        _require_alive(process, launcher)
+        _require_alive(process, launcher, recipe)
         if time.monotonic() >= deadline:
             raise failed(f"{launcher} did not listen in time (launch.ready_timeout_s)", process)
+        if time.monotonic() - told >= SAY_EVERY_S:
+            told = time.monotonic()
+            progress(f"{launcher} does not listen yet after {told - began:.0f} s")
         time.sleep(pause)
         pause = min(0.1, pause * 1.5)
 
@@ -303,13 +368,19 @@ def _read_announcement(stdout_file: Path) -> dict[str, Any] | None:
     return None
 
 
-def _require_alive(process: ServerProcess, launcher: str) -> None:
+def _require_alive(process: ServerProcess, launcher: str, recipe: Recipe) -> None:
     code = process.poll()
     if code is None:
         return
     lines = process.tail()
+    explained = recipe.explain(lines)
+    if explained:
+        raise failed(explained, process)
     if any(phrase in line.lower() for line in lines for phrase in PORT_IN_USE):
         raise failed(str(_in_use(None)), process)
+    memory = memory_line(lines, ended=True)
+    if memory:
+        raise failed(f"{launcher} ran out of memory while starting ({memory.rstrip('.')})", process)
     raise failed(f"{launcher} {describe_exit(code)} while starting", process)
 
 

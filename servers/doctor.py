@@ -6,15 +6,24 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
 import psutil
-import pynvml
 
+from harness.catalog import Catalog, load_catalog
+from harness.errors import ServerError
 from harness.records import Record
+from harness.spec import Gpu
 from servers.environments import ENVIRONMENTS, problems
+from servers.gpus import Found, gpus_here
+from servers.haproxy import find_haproxy
+from servers.models.listing import listed
+from servers.preflight import is_a, preflight, why_busy
+from servers.runtimes.ask import ask_here
+from servers.runtimes.container import ENGINE_VARIABLE, find
+from servers.runtimes.container import ENGINES as CONTAINER_ENGINES
 
 PYTHONS = ((3, 11), (3, 14))
 """From, and up to but not including."""
@@ -47,6 +56,7 @@ class Finding(Record):
 
 def examine(directory: Path = Path("runs")) -> list[Finding]:
     """All findings; ``directory`` is where runs are to be written."""
+    found, catalog = gpus_here(), load_catalog()
     return [
         _python(),
         _cores(),
@@ -54,8 +64,13 @@ def examine(directory: Path = Path("runs")) -> list[Finding]:
         _disk(directory),
         _open_files(),
         _ports(),
-        *_gpus(),
+        _haproxy(),
+        _containers(),
+        _ssh(),
+        *_gpus(found, catalog.gpus.values()),
+        _stacks(found, catalog),
         *(_engine(name, check) for name, check in ENGINES.items()),
+        *_models(),
     ]
 
 
@@ -116,51 +131,123 @@ def _ports() -> Finding:
     return _finding("local ports", State.LIMITED, found, "sysctl net.ipv4.ip_local_port_range='32768 60999'")
 
 
-def _gpus() -> Iterator[Finding]:
+def _haproxy() -> Finding:
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        yield _finding("GPU", State.OK, f"none ({error}); emulated GPUs and llama.cpp on the CPU need none")
-        return
-    try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = f"{pynvml.nvmlDeviceGetName(handle)}, {memory.total / GIB:.1f} GiB"
-            used = f", {memory.used / GIB:.1f} in use" if memory.used > memory.total / 20 else ""
-            yield _finding(f"GPU {index}", State.OK, f"{name}{used}, driver {driver}")
-    except pynvml.NVMLError as error:
-        yield _finding("GPU", State.LIMITED, f"a driver that does not answer ({error})", "nvidia-smi says more")
-    finally:
-        pynvml.nvmlShutdown()
+        return _finding("HAProxy", State.OK, find_haproxy())
+    except ServerError as error:
+        return _finding("HAProxy", State.LIMITED, "not there", str(error))
 
 
-def _llamacpp() -> Finding:
-    environment = ENVIRONMENTS["llamacpp"]
-    missing = problems(environment)
+def _containers() -> Finding:
+    if not any(
+        shutil.which(name) for name in (os.environ.get(ENGINE_VARIABLE, "").strip(), *CONTAINER_ENGINES) if name
+    ):
+        return _finding("containers", State.OK, "no docker or podman; only stacks with runtime: container need one")
+    try:
+        engine = find()
+    except ServerError as error:
+        return _finding("containers", State.LIMITED, str(error), "start its daemon, for stacks with runtime: container")
+    return _finding("containers", State.OK, f"{engine.program} {engine.version}")
+
+
+def _ssh() -> Finding:
+    if shutil.which("ssh") is None:
+        return _finding("ssh", State.OK, "none; only stacks with an ssh_host need it")
+    answer = ask_here(("ssh", "-V"))
+    return _finding("ssh", State.OK, answer.reason)
+
+
+def _gpus(found: Found, known: Iterable[Gpu]) -> Iterator[Finding]:
+    if found.absent or not (found.gpus or found.problem):
+        why = found.problem or "the driver sees no GPU"
+        yield _finding("GPU", State.OK, f"none ({why}); emulated GPUs and llama.cpp on the CPU need none")
+    elif found.problem:
+        yield _finding("GPU", State.LIMITED, found.problem, "nvidia-smi says more")
+    for gpu in found.gpus:
+        entry = next((each.name for each in known if is_a(gpu, each)), None)
+        used = f", {gpu.used_gib:.1f} GiB in use" if why_busy(gpu) else ""
+        mig = ", MIG on" if gpu.mig else ""
+        said = f"{gpu.text}{used}{mig}; " + (f"'{entry}' of the catalog" if entry else "not in the catalog")
+        if gpu.mig:
+            remedy = f"stacks want whole GPUs: nvidia-smi -i {gpu.index} -mig 0"
+        else:
+            remedy = why_busy(gpu) and "end what holds it, or stacks start on other GPUs"
+        yield _finding(f"GPU {gpu.index}", State.LIMITED if remedy else State.OK, said, remedy)
+
+
+def _stacks(found: Found, catalog: Catalog) -> Finding:
+    """Which stacks on GPUs this machine has the hardware for."""
+    fitting, others = [], []
+    shortest = min(catalog.scenarios.values(), key=lambda scenario: scenario.workload.output_tokens)
+    for stack in catalog.stacks.values():
+        if stack.hardware is None:
+            continue
+        try:
+            preflight(
+                stack,
+                shortest,
+                catalog.gpus[stack.hardware.gpu],
+                (),
+                found=found,
+            )
+        except ServerError:
+            others.append(stack.name)
+        else:
+            fitting.append(stack.name)
+    name = "stacks on GPUs"
+    if fitting:
+        return _finding(name, State.OK, f"with --real: {', '.join(fitting)}")
+    if not found.gpus:
+        return _finding(name, State.OK, f"none for real, all {len(others)} on the emulator")
+    return _finding(
+        name,
+        State.LIMITED,
+        f"none of {len(others)} has its own hardware here, all run on the emulator",
+        "--real --allow-other-gpu runs one on what is here, and marks the run",
+    )
+
+
+def _models() -> Iterator[Finding]:
+    for model in listed():
+        size = f", {model.size_mb:,.0f} MB" if model.size_mb else ""
+        if model.state == "ready":
+            yield _finding(f"model {model.name}", State.OK, f"{model.path}{size}")
+        else:
+            found = f"{'unfinished' if model.state == 'incomplete' else 'not there'}{size}"
+            yield _finding(f"model {model.name}", State.MISSING, found, f"harness models {model.name}")
+
+
+def _environment(name: str) -> Finding:
+    wanted = ENVIRONMENTS[name]
+    missing = problems(wanted)
     if missing:
-        return _finding("", State.MISSING, "; ".join(missing), environment.command)
-    return _finding("", State.OK, f"{environment.directory}, with {environment.models[0].name}")
+        size = f" (takes {wanted.size_mb:,} MB)" if wanted.size_mb else ""
+        return _finding("", State.MISSING, "; ".join(missing) + size, wanted.command)
+    return _finding("", State.OK, ", with ".join([str(wanted.directory), *(model.name for model in wanted.models)]))
+
+
+def _made(name: str) -> Callable[[], Finding]:
+    """An engine whose environment the harness makes, as soon as it knows one."""
+    if name in ENVIRONMENTS:
+        return lambda: _environment(name)
+    found = "not started by the harness: its stacks run on the emulator"
+    return lambda: _finding("", State.LIMITED, found, "start it yourself and give its URL")
 
 
 def _always(found: str) -> Callable[[], Finding]:
     return lambda: _finding("", State.OK, found)
 
 
-def _elsewhere(how: str) -> Callable[[], Finding]:
-    return lambda: _finding("", State.LIMITED, "not started by the harness: its stacks run on the emulator", how)
-
-
 ENGINES: dict[str, Callable[[], Finding]] = {
     "emulator": _always("part of the harness"),
     "attach": _always("any URL"),
     "openai": _always("a URL, with the key in the environment variable that the stack names"),
-    "llamacpp": _llamacpp,
-    "vllm": _elsewhere("start it yourself (vllm serve MODEL) and give its URL"),
-    "triton-trtllm": _elsewhere("start it yourself (tritonserver) and give its URL"),
-    "triton-onnx": _elsewhere("start it yourself (tritonserver) and give its URL"),
-    "transformers": _elsewhere("start it yourself (transformers serve) and give its URL"),
+    "llamacpp": _made("llamacpp"),
+    "vllm": _made("vllm"),
+    "triton-trtllm": _made("triton"),
+    "triton-onnx": _made("triton-onnx"),
+    "triton-ctranslate2": _made("triton-onnx"),
+    "transformers": _made("transformers"),
 }
 """A stack's ``engine`` to whether it runs here."""
 

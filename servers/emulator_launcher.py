@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.catalog import load_catalog
 from harness.errors import ServerError
-from servers.base import LOCALHOST, Calibration, Launcher, Order, Recipe, RunningServer, stand_up
+from servers.base import LOCALHOST, Launcher, Order, RunningServer, stand_up
+from servers.recipe import Calibration, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUTH_LOG = "truth.jsonl"
@@ -42,6 +43,7 @@ class Emulator(Launcher):
             tuple(command),
             # -m looks in the working directory, so that a checkout that is not installed runs too
             directory=ROOT,
+            metrics_path="/metrics",
             details={"seed": order.seed, "faults": order.faults},
             emulated=True,
             calibration=calibration,

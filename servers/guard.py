@@ -12,7 +12,8 @@ session of its own. Standard input is a pipe whose other end only the harness ho
 PR_SET_PDEATHSIG alone would not do: it fires when the starting *thread* ends, does not reach grandchildren, and is
 lost on a set-uid exec. The guard is one thread, imports only the standard library, and ends with the server's own
 exit code or signal. Guards nest: TERM stays in the session, so that a load generator that is told to end still has
-its server; should it be killed instead, that server's guard sees the end of file.
+its server; should it be killed instead, that server's guard sees the end of file. On another machine the same
+file runs under whatever ``python3`` is there (:mod:`servers.runtimes.ssh`).
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ def _end_as(status: int | None) -> int:
     """End the way the server ended, so that the harness sees its signal or its code."""
     if status is None:
         return CANNOT_RUN
-    code = os.waitstatus_to_exitcode(status)
+    # os.waitstatus_to_exitcode came with 3.9, and another machine's python3 may be older
+    code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.set_wakeup_fd(-1)

@@ -1,4 +1,8 @@
-"""The llama.cpp server with a small real model: the engine that every machine can run."""
+"""The llama.cpp server with a small real model: the engine that every machine can run.
+
+Its own environment holds the server as a Python package. With ``runtime: path`` or ``container`` it is llama.cpp's
+own program, ``llama-server``, whose model may be any GGUF file.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,11 @@ from pathlib import Path
 
 from harness.errors import ServerError
 from servers import llamacpp_main
-from servers.base import Launcher, Order, Recipe, RunningServer, stand_up
+from servers.base import Launcher, Order, RunningServer, port_for, stand_up
 from servers.environments import ENVIRONMENTS, home, problems
+from servers.models.digests import model_digest
+from servers.recipe import Recipe
+from servers.runtimes import has_our_files, listen_host, program
 
 CONTEXT_TOKENS = 4096
 SLOTS = 4
@@ -20,6 +27,8 @@ class LlamaCpp(Launcher):
     name = "llamacpp"
 
     def start(self, order: Order) -> RunningServer:
+        if order.stack.launch.runtime != "venv":
+            return stand_up(order, self.name, _own_program(order))
         environment = ENVIRONMENTS[self.name]
         missing = problems(environment)
         if missing:
@@ -45,8 +54,35 @@ class LlamaCpp(Launcher):
             "context_tokens": context,
             "threads": threads,
             "model_file": model.name,
+            "model_digest": model_digest(model),
         }
-        return stand_up(order, self.name, Recipe(command, details=details))
+        return stand_up(order, self.name, Recipe(command, metrics_path="/metrics", details=details))
+
+
+def _own_program(order: Order) -> Recipe:
+    launch = order.stack.launch
+    port, slots, context = port_for(order), launch.slots or SLOTS, launch.context_tokens or CONTEXT_TOKENS
+    if has_our_files(launch):
+        model = _model_file(launch.model_file)
+    elif launch.model_file is None:
+        raise ServerError(f"launch.model_file must name a GGUF file of {launch.ssh_host}")
+    else:
+        model = Path(launch.model_file)
+    command = (
+        *program(launch, LlamaCpp.name, "/app/llama-server"),  # where llama.cpp's images have it
+        *("--model", str(model), "--alias", order.model_name),
+        *("--host", listen_host(launch), "--port", str(port)),
+        *("--parallel", str(slots), "--ctx-size", str(context)),
+        *("--threads-http", str(order.users + SPARE_HTTP_THREADS)),
+        *(("--threads", str(launch.threads)) if launch.threads else ()),
+        *("--metrics", *launch.arguments),
+    )
+    details: dict[str, str | int | float | bool] = {
+        "slots": slots,
+        "context_tokens": context,
+        "model_file": model.name,
+    }
+    return Recipe(command, port=port, mounts=(model,), metrics_path="/metrics", details=details)
 
 
 def _model_file(named: str | None) -> Path:

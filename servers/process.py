@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from harness.lifecycle import describe_exit as describe_exit
 from servers import guard
+from servers.recipe import STOP_GRACE_S
 
 GUARD = Path(guard.__file__)
 TAIL_LINES = 40
 TAIL_BYTES = 64 * 1024
 LINE_CHARACTERS = 400
-STOP_GRACE_S = 5.0
-"""Between TERM and KILL when a server is stopped in order."""
 
 
 class ServerProcess:
@@ -83,6 +83,14 @@ class ServerProcess:
         return self._guard.pid
 
     @property
+    def log_size(self) -> int:
+        """Bytes of the log so far, whoever wrote them."""
+        try:
+            return self.log_file.stat().st_size
+        except OSError:
+            return 0
+
+    @property
     def died(self) -> bool:
         """It ended, and nobody had asked it to."""
         return self.poll() is not None and not self._asked_to_end
@@ -98,6 +106,11 @@ class ServerProcess:
     def interrupt(self) -> None:
         """Ask it to end by itself, as Ctrl-C would, and do not wait."""
         self._order(guard.INTERRUPT)
+
+    def tell_to_end(self) -> None:
+        """Tell it to end, from any thread, and do not wait; :meth:`stop` does."""
+        self._asked_to_end = True
+        self._guard.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
         """End it and all it started: TERM, then KILL after ``grace_s``; more calls change nothing."""
@@ -133,18 +146,6 @@ class ServerProcess:
                 # Should it be the guard that was killed, then its server died of it, but not the server's children.
                 with contextlib.suppress(OSError):
                     os.killpg(self.pid, signal.SIGKILL)
-
-
-def describe_exit(code: int) -> str:
-    """Say how a process ended, to follow its name in a sentence."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
 
 
 def tail(path: Path, *, lines: int = TAIL_LINES, start: int = 0) -> tuple[str, ...]:

@@ -85,7 +85,8 @@ def _openai_body(endpoint: Endpoint, tokens: int) -> dict[str, object]:
     return body | ({"stream_options": {"include_usage": True}} if endpoint.stream else {})
 
 
-def _openai_has_token(event: dict[str, Any]) -> bool:
+def chat_has_token(event: dict[str, Any]) -> bool:
+    """Whether a chunk or an answer of a chat completion holds a token, as text or in its usage."""
     for choice in event.get("choices") or ():
         delta = choice.get("delta") or choice.get("message") or {}
         if any(delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal", "tool_calls")):
@@ -111,7 +112,7 @@ def _triton_body(endpoint: Endpoint, tokens: int) -> dict[str, object]:
 
 _DIALECTS = {
     "openai-chat": _Dialect(
-        lambda prefix, _endpoint: openai_path(prefix, "chat/completions"), _openai_body, _openai_has_token
+        lambda prefix, _endpoint: openai_path(prefix, "chat/completions"), _openai_body, chat_has_token
     ),
     "triton-generate-stream": _Dialect(_triton_path, _triton_body, lambda event: bool(event.get("text_output"))),
 }
@@ -169,14 +170,7 @@ def first_token(endpoint: Endpoint, *, timeout_s: float, tokens: int = PROBE_TOK
         _first_token_by_grpc(endpoint, timeout_s, tokens)
         return
     dialect = _DIALECTS[endpoint.protocol]
-    body = dialect.body(endpoint, tokens)
-    if "max_completion_tokens" in endpoint.extra_body:
-        body.pop("max_tokens", None)
-    for name, value in endpoint.extra_body.items():
-        if value is None:
-            body.pop(name, None)
-        else:
-            body[name] = tokens if value == "$output_tokens" else value
+    body = _merged(dialect.body(endpoint, tokens), endpoint, tokens)
     path = dialect.path(urlsplit(endpoint.url).path, endpoint)
     deadline = time.monotonic() + timeout_s
     token = False
@@ -195,6 +189,23 @@ def first_token(endpoint: Endpoint, *, timeout_s: float, tokens: int = PROBE_TOK
             token = token or dialect.has_token(event)
     if not token:
         raise NoTokenError("answered without a token")
+
+
+def _merged(body: dict[str, object], endpoint: Endpoint, tokens: int) -> dict[str, object]:
+    """Put the endpoint's own fields over a body, as the client under load does."""
+    if "max_completion_tokens" in endpoint.extra_body:
+        body.pop("max_tokens", None)
+    for name, value in endpoint.extra_body.items():
+        if value is None:
+            body.pop(name, None)
+        else:
+            body[name] = tokens if value == "$output_tokens" else value
+    return body
+
+
+def chat_probe(endpoint: Endpoint, tokens: int = PROBE_TOKENS) -> dict[str, object]:
+    """Build the body of a tiny chat completion, for who sends it himself."""
+    return _merged(_openai_body(endpoint, tokens), endpoint, tokens)
 
 
 def _first_token_by_grpc(endpoint: Endpoint, timeout_s: float, tokens: int) -> None:

@@ -1,11 +1,19 @@
-"""What all tests share: goldens that are rewritten only when somebody asks for it."""
+"""What all tests share: goldens that are rewritten only on demand, and a place that is like any other."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
+# Shells start background jobs with Ctrl-C ignored, which every process that a test starts would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -17,12 +17,16 @@ from harness.judgement import (
     CostSummary,
     Curve,
     Distribution,
+    EnergySummary,
     Judgement,
     LoadSummary,
     Mark,
     OutcomeCount,
     PromptViolations,
     Provenance,
+    SeriesSummary,
+    TelemetryLine,
+    TelemetrySummary,
     TimelinePoint,
     Verdict,
 )
@@ -405,3 +409,57 @@ def mixed() -> list[Judgement]:
         invalid("translation"),
         judgement("translation", median_s=0.45, failures=0, limit_s=0.5, users=1000, marks=(Mark.REDUCED,)),
     ]
+
+
+def telemetry(seconds: int = 182, gpus: int = 1, **changes: Any) -> TelemetrySummary:
+    """What a server on GPUs gives: every row of the chart, every fact."""
+    points = min(seconds, 120)
+    t_s = tuple(round(index * seconds / points, 2) for index in range(points))
+
+    def course(middle: float) -> tuple[float | None, ...]:
+        return tuple(round(middle * (1 + 0.2 * math.sin(index / 7)), 4) for index in range(points))
+
+    middles = {
+        "running": 24.0,
+        "waiting": 3.0,
+        "kv_use": 0.4,
+        "output_tokens_total": 1200.0,
+        "server_cpu_s": 1.1,
+        "server_rss_bytes": 4.2e9,
+        "load_cpu_s": 0.2,
+        "telemetry_cpu_s": 0.006,
+        "host_cpu_share": 0.6,
+        "gpu_utilization": 0.92,
+        "gpu_memory_bytes": 6.4e10,
+        "gpu_power_w": 310.0,
+    }
+    facts: dict[str, Any] = {
+        "server_kind": "vllm",
+        "gpus": dict.fromkeys(range(gpus), "NVIDIA H100 80GB HBM3"),
+        "series": tuple(
+            SeriesSummary(name=name, readings=120, min=0.8 * each, mean=each, p95=1.15 * each, max=1.2 * each)
+            for name, each in middles.items()
+        ),
+        "lines": tuple(
+            TelemetryLine(name=name, t_s=t_s, values=course(each))
+            for name, each in middles.items()
+            if name not in ("output_tokens_total", "server_rss_bytes", "telemetry_cpu_s", "host_cpu_share")
+        ),
+        "energy": EnergySummary(
+            joules=37_200.0,
+            gpus=tuple(range(gpus)),
+            source="energy counter",
+            requests=2400,
+            output_tokens=480_000,
+            per_request_j=15.5,
+            per_1000_tokens_j=77.5,
+        ),
+        "throttle_reasons": ("software power cap",),
+        "preemptions": 2,
+        "scrapes": 181,
+        "scrape_failures": 1,
+        "scrape_error": "timed out",
+        "in_flight_server": 27.0,
+        "in_flight_client": 27.4,
+    }
+    return TelemetrySummary(**{**facts, **changes})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from harness.manifest import Manifest
 from harness.records import LoadFacts, Outcome, Sample, ServerFacts, TokenSource, WorkerFacts
 from harness.runlog import SCHEMA, RunWriter, sample_batch
 from harness.spec import Scenario, Stack
+from harness.telemetry_log import TELEMETRY_LIVE
 
 WALL = 1_760_000_000.0
 """Wall-clock seconds of the run clock's zero."""
@@ -189,6 +191,15 @@ def shifted(samples: Iterable[Sample], seconds: float, worker: int) -> list[Samp
     """The same moments on the clock of another worker."""
     times = ("scheduled_s", "sent_s", "first_byte_s", "first_token_s", "last_token_s", "end_s")
     return [replace(each, worker=worker, **{name: getattr(each, name) + seconds for name in times}) for each in samples]
+
+
+def write_telemetry(directory: Path, lines: Iterable[dict[str, Any]], **facts: Any) -> None:
+    """Live telemetry of a run that is not sealed yet; ``t`` of a line is seconds after the run clock's zero."""
+    known = {"anchor_wall_s": WALL - 5, "anchor_monotonic_s": MONOTONIC - 5, "host": WORKER.host, "ended": True}
+    directory.mkdir(parents=True, exist_ok=True)
+    shifted_lines = ({**line, "t": MONOTONIC + line["t"]} for line in lines)
+    text = "".join(json.dumps(line) + "\n" for line in ({"facts": {**known, **facts}}, *shifted_lines))
+    (directory / TELEMETRY_LIVE).write_text(text, encoding="utf-8")
 
 
 def big_table(rows: int, gaps: int, users: int = 1000, seed: int = 1) -> pa.Table:

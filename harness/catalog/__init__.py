@@ -91,7 +91,7 @@ def _dangling(catalog: Catalog, origin: dict[str, Path]) -> Iterable[str]:
         where = origin[f"stack {stack.name}"]
         if stack.hardware is not None and stack.hardware.gpu not in catalog.gpus:
             yield f"{where}: {unknown_name('GPU', stack.hardware.gpu, catalog.gpus)}"
-        for name in {*stack.claims, *stack.reduction, *stack.quality}:
+        for name in {*stack.claims, *stack.reduction, *stack.quality, *stack.templates}:
             if name not in catalog.scenarios:
                 yield f"{where}: {unknown_name('scenario', name, catalog.scenarios)}"
 

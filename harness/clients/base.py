@@ -55,6 +55,8 @@ class RetryPolicy:
     base_s: float = 0.5
     max_s: float = 30.0
     jitter: float = 0.5
+    after_reset: bool = True
+    """Whether a connection that was reset before a byte of the answer is a reason to try again."""
 
 
 @dataclass(frozen=True, slots=True)

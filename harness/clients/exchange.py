@@ -17,6 +17,7 @@ not HTTP, not JSON, not the asked type      malformed
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from harness.clients.base import Reply, shorten
 from harness.http1 import Body, Head, Http1Error, arrivals, dechunk, parse_head, plain_body
 from harness.records import Outcome, TokenSource
 from harness.sse import Events, parse_events
+
+_LIMIT = re.compile(rb"\r\nx-ratelimit-limit-(requests|tokens):[ \t]*(\d+)[ \t]*(?=\r\n)", re.IGNORECASE)
 
 
 class Ending(Enum):
@@ -125,7 +128,8 @@ def _read_answer(reply: Reply, exchange: Exchange, head: Head, body: Body, reade
     if head.status == 101 or head.status >= 300:
         limited = head.status == 429
         reply.outcome = Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR
-        reply.error = f"HTTP {head.status}: {error_text(body.data)}"
+        named = limits_named(b"".join(exchange.parts)[: head.body_start]) if limited else ""
+        reply.error = f"HTTP {head.status}{named}: {error_text(body.data)}"
         return
     until_close = head.content_length is None and not head.chunked
     whole = body.complete or (until_close and exchange.ending is Ending.CLOSED)
@@ -135,6 +139,13 @@ def _read_answer(reply: Reply, exchange: Exchange, head: Head, body: Body, reade
         reader.read_events(reply, events, times, whole)
     else:
         _read_plain(reply, head, body, whole, reader, stream)
+
+
+def limits_named(head: bytes) -> str:
+    """The rate limits that the head of a 429 names, in brackets; empty: none."""
+    said = {name.lower().decode(): value.decode("latin-1") for name, value in _LIMIT.findall(head)}
+    found = [f"{said[name]} {name}/min" for name in ("requests", "tokens") if name in said]
+    return f" (limit {', '.join(found)})" if found else ""
 
 
 def _read_plain(reply: Reply, head: Head, body: Body, whole: bool, reader: Reader, stream: bool) -> None:

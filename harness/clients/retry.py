@@ -9,7 +9,7 @@ from harness.clients.base import Reply, RetryPolicy
 from harness.records import Outcome
 
 
-def is_retryable(reply: Reply) -> bool:
+def is_retryable(reply: Reply, policy: RetryPolicy | None = None) -> bool:
     """A refusal that a second try may not meet: nothing of an answer had come."""
     match reply.outcome:
         case Outcome.RATE_LIMITED | Outcome.REFUSED:
@@ -17,7 +17,7 @@ def is_retryable(reply: Reply) -> bool:
         case Outcome.HTTP_ERROR:
             return reply.http_status >= 500
         case Outcome.RESET:
-            return math.isnan(reply.first_byte_s)
+            return math.isnan(reply.first_byte_s) and (policy is None or policy.after_reset)
         case _:
             return False
 

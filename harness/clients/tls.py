@@ -16,9 +16,6 @@ from harness.clients.base import Timeouts
 from harness.clients.wire import READ_BYTES, Wire
 from harness.errors import UsageError
 
-RECORD_BYTES = 16384
-"""The most that one record holds, and so one read gives."""
-
 
 @cache
 def tls_context(ca_file: str | None, verify: bool) -> ssl.SSLContext:
@@ -107,7 +104,7 @@ class TlsWire(Wire):
             return self._decrypt(tls, b"")
         incoming.write(data)
         try:
-            plain = tls.read(RECORD_BYTES)
+            plain = tls.read(READ_BYTES)
         except (ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             return self._decrypt(tls, b"")
         # The common case, one whole record, needs no second read to be told by an exception that there is no more.
@@ -120,7 +117,7 @@ class TlsWire(Wire):
         plain = [first] if first else []
         while True:
             try:
-                piece = tls.read(RECORD_BYTES)
+                piece = tls.read(READ_BYTES)
             except ssl.SSLWantReadError:
                 break
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):

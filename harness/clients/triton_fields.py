@@ -20,6 +20,7 @@ TEXT_INPUT = "text_input"
 STREAMING = "streaming"
 MAX_TOKENS = "sampling_param_max_tokens"
 TEMPERATURE = "sampling_param_temperature"
+SEED = "sampling_param_seed"
 WITHOUT_PROMPT = "sampling_param_exclude_input_from_output"
 WANT_FINISH_REASON = "return_finish_reason"
 TEXT_OUTPUT = "text_output"
@@ -33,6 +34,7 @@ TENSORS = {
     STREAMING: "BOOL",
     MAX_TOKENS: "INT32",
     TEMPERATURE: "FP32",
+    SEED: "UINT64",
     WITHOUT_PROMPT: "BOOL",
     WANT_FINISH_REASON: "BOOL",
 }

@@ -72,7 +72,7 @@ _LOST = (
     "End of TCP",
 )
 _LONGEST_TIMER_S = 3600.0
-_PACK = {"BOOL": "<?", "INT32": "<i", "FP32": "<f"}
+_PACK = {"BOOL": "<?", "INT32": "<i", "UINT64": "<Q", "FP32": "<f"}
 
 
 @dataclass(slots=True)

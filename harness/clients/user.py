@@ -61,7 +61,7 @@ class OneUser(ABC, Generic[Request]):
                 last = None
                 last = self._attempt(request, began_s + self.target.timeouts.total_s)
                 reply = self._finish(last, began_s, retries, attempt_s)
-                if retries >= self.retry.max_retries or not is_retryable(reply):
+                if retries >= self.retry.max_retries or not is_retryable(reply, self.retry):
                     return reply
                 wait_s = delay_s(self.retry, retries, reply.retry_after_s, self.rng)
                 if monotonic() + wait_s >= began_s + self.target.timeouts.total_s:

@@ -28,6 +28,7 @@ from harness.loadgen.roll import Roll
 from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
 from harness.runlog import RunWriter
 from harness.seal import about_this_host
+from harness.spend import Ledger, preflight_usd
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -39,6 +40,7 @@ _CLOCKS_WITHIN_S = 5.0
 """How long the run clock's zero waits for workers whose clock is still being compared with this one."""
 _POLL_S = 0.1
 LOST = "load worker lost"
+CAP_REACHED = "spend cap reached"
 _LEAD_S = 0.5
 """An open loop's zero lies this far ahead of the message that names it, so that no worker hears of it too late."""
 
@@ -71,13 +73,17 @@ class Run:
         self._ended: set[int] = set()
         self._roll = Roll(environment)
         self._live = LiveSamples(cell)
-        self.seen_rate = SeenRate()
+        self.seen_rate = SeenRate(cell.connection.stream)
         self.certificate = Certificate()
         self._surveyed = Event()
         self._survey = 0
         self._survey_replies = 0
         self._users_reached: int | None = None
         self._looks = [Look(at_s=at) for at in cell.looks]
+        self._ledger: Ledger | None = None
+        if cell.tariff is not None and cell.max_cost_usd is not None:
+            self._ledger = Ledger(cell.max_cost_usd, preflight_usd(cell.tariff, server_facts()))
+            self.manifest = self.manifest.model_copy(update={"spend": self._ledger.facts()})
         self._open = cell.scenario.arrivals is not None
         self._load = self.manifest.load
         if self._open:
@@ -90,7 +96,8 @@ class Run:
         self._writer.open_samples()
         self._writer.write_manifest(self.manifest.model_copy(update={"server": self._server_facts()}))
         self._workers_asked = self._workers_there()
-        self._send(messages.CELL, {"cell": self.cell.model_dump_json()})
+        allowance = None if self._ledger is None else self._ledger.share(self._workers_asked)
+        self._send(messages.CELL, {"cell": self.cell.model_dump_json(), "allowance_usd": allowance})
         gevent.spawn(self._conduct).link_exception(self._crashed)
 
     def interrupt(self, reason: str) -> None:
@@ -117,6 +124,7 @@ class Run:
     def on_samples(self, data: dict[str, Any]) -> None:
         batch: pa.RecordBatch = from_bytes(data["batch"])
         self._roll.heard(data["worker"])
+        self._paid(data["worker"], data["paid"])
         try:
             self._writer.append(batch)
             self._writer.append_outputs(data["outputs"])
@@ -139,6 +147,16 @@ class Run:
         facts = WorkerFacts.model_validate_json(data["facts"])
         self._workers[facts.worker] = facts
         self._ended.add(facts.worker)
+        self._paid(facts.worker, data["paid"])
+
+    def on_cap(self, data: dict[str, Any]) -> None:
+        if self._ledger is not None:
+            self._ledger.reached(data["at_s"])
+        self.interrupt(CAP_REACHED)
+
+    def _paid(self, worker: int, count: dict[str, int] | None) -> None:
+        if self._ledger is not None and count is not None:
+            self._ledger.heard(worker, count)
 
     # The run ---------------------------------------------------------------------------------
 
@@ -182,12 +200,12 @@ class Run:
         spawn_s = self.cell.timing.spawn_s
         self._progress.tell("spawn", of_s=spawn_s, users=self.cell.scenario.users)
         deadline = time.monotonic() + spawn_s + _SPAWN_GRACE_S
-        while not (self._spawned.is_set() and self._all_said_hello()):
+        while not (self._spawned.is_set() and self._all_said_hello() and self._all_users_up()):
             reason = self._wait(min(time.monotonic() + 0.05, deadline))
             if reason:
                 return reason
             if time.monotonic() >= deadline:
-                if self._spawned.is_set():
+                if self._spawned.is_set() and not self._all_said_hello():
                     self._problem(f"only {len(self._workers)} of {self._workers_asked} load workers reported")
                     return "spawning too slow"
                 self._problem(
@@ -204,6 +222,8 @@ class Run:
             reason = self._wait(start + look.at_s, start)
             if reason:
                 return reason
+            if not self._live.can_decide:
+                continue
             failed = self._look(look)
             self._looks[number] = look.model_copy(update={"taken": True, "failed": failed})
             if failed:
@@ -219,6 +239,11 @@ class Run:
     def _all_said_hello(self) -> bool:
         """Whether every worker is known: Locust calls spawning complete after a second, whoever has not answered."""
         return len(self._workers) >= min(self._workers_asked, self._workers_there())
+
+    def _all_users_up(self) -> bool:
+        """Whether the workers have reported all users: of a busy one Locust hears later than of its spawning's end."""
+        runner: Any = self._environment.runner
+        return runner is None or int(runner.user_count) >= int(runner.target_user_count or 0)
 
     def _workers_there(self) -> int:
         runner: Any = self._environment.runner
@@ -263,6 +288,7 @@ class Run:
         if self._users_reached is None or users < self._users_reached:
             self._users_reached = users
         phase = "warm-up" if elapsed < timing.warm_up_s else "load" if elapsed < timing.run_time_s else "tail"
+        spent: dict[str, Any] = {} if self._ledger is None else {"spent_usd": round(self._ledger.spent_usd, 4)}
         self._progress.tell(
             phase,
             elapsed_s=round(elapsed, 1),
@@ -270,6 +296,7 @@ class Run:
             users=users,
             completed=self._writer.samples_written,
             failed=self._live.failed,
+            **spent,
         )
 
     def _look(self, look: Look) -> bool:
@@ -297,7 +324,8 @@ class Run:
             if reason == "fail decided":
                 judged_until = self._judged_until(next(look for look in self._looks if look.failed))
             elif not complete:
-                judged_until = min(judged_until, stopped_s, *self._roll.last_heard_s(self._lost()))
+                cap = [] if self._ledger is None or self._ledger.reached_s is None else [self._ledger.reached_s]
+                judged_until = min(judged_until, stopped_s, *cap, *self._roll.last_heard_s(self._lost()))
         load: LoadFacts = self._load.model_copy(
             update={
                 "users_reached": self._users_reached or 0,
@@ -312,7 +340,8 @@ class Run:
             }
         )
         workers = tuple(facts for _, facts in sorted(self._workers.items()))
-        self.manifest = self.manifest.model_copy(update={"load": load, "workers": workers})
+        spend = None if self._ledger is None else self._ledger.facts(self._lost())
+        self.manifest = self.manifest.model_copy(update={"load": load, "workers": workers, "spend": spend})
         self._close()
         self.done.set()
 

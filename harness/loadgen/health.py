@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 
 import gevent
 import numpy as np
@@ -14,13 +15,13 @@ class Health:
     """Measures how late the gevent hub wakes a timer: the delay that every timestamp of this process may carry."""
 
     def __init__(self) -> None:
-        self._lags: list[float] = []
+        self._lags = array("d")
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._cpu_start = self._start = 0.0
         self._cpu_share: float | None = None
 
     def start(self) -> None:
-        self._lags.clear()
+        self._lags = array("d")
         self._cpu_start, self._start = time.process_time(), time.monotonic()
         self._greenlet = gevent.spawn(self._watch)
 

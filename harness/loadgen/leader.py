@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+import traceback
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ import gevent
 import psutil
 from gevent.event import Event
 
+from harness.catalog import load_catalog
 from harness.cell import Cell, new_run_id
 from harness.certify import excesses
 from harness.dataset import read_workload
 from harness.errors import ExitCode, HarnessError, LoadError
+from harness.estimate import agree_to_cost
 from harness.loadgen import messages
 from harness.loadgen.certifier import Certifier
 from harness.loadgen.clock import answer_clocks
@@ -28,8 +31,10 @@ from harness.loadgen.progress import Progress
 from harness.loadgen.target import target_of
 from harness.records import ServerFacts
 from harness.runlog import RunWriter
-from harness.seal import SERVER_LOG_LIVE, seal_run
+from harness.seal import SERVER_LOG_LIVE, live_logs, seal_run
+from harness.telemetry.process import Recording
 from servers import launcher_for
+from servers.preflight import preflight
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -56,6 +61,8 @@ class Leader:
         self._open = self._cell.scenario.arrivals is not None
         if self._open:
             schedule_of(self._cell)
+        if self._standalone:
+            self._agree_to_cost(options)
         self._progress = Progress(Path(options.progress_file) if options.progress_file else None)
         # In an open loop a user of Locust's is one worker's whole load; the web form's number changes nothing.
         workers = max(options.processes or 1, options.expect_workers or 1)
@@ -64,6 +71,7 @@ class Leader:
         options.spawn_rate = options.spawn_rate or self._cell.scenario.users / self._cell.timing.spawn_s
         options.run_time = None  # the run's end is ours
         self._run: Run | None = None
+        self._recording: Recording | None = None
         self._concluded = Event()
         self._concluded.set()
         self._resources = ExitStack()
@@ -79,6 +87,7 @@ class Leader:
         runner.register_message(messages.HELLO, self._forward("on_hello"))
         runner.register_message(messages.SAMPLES, self._forward("on_samples"))
         runner.register_message(messages.SURVEY_REPLY, self._forward("on_survey_reply"))
+        runner.register_message(messages.CAP, self._forward("on_cap"))
         runner.register_message(messages.END, self._forward("on_end"))
         environment.events.test_start.add_listener(self._on_test_start)
         environment.events.spawning_complete.add_listener(self._on_spawning_complete)
@@ -87,11 +96,23 @@ class Leader:
 
     # Server ----------------------------------------------------------------------------------
 
+    def _agree_to_cost(self, options: Any) -> None:
+        def ask(told: str) -> bool:
+            sys.stderr.write(f"{told}. Start? [y/N]: ")
+            sys.stderr.flush()
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+        asked = ask if sys.stdin.isatty() and sys.stderr.isatty() else None
+        told = agree_to_cost([self._cell], max_cost_usd=options.max_cost, yes=options.yes, ask=asked)
+        if told and options.yes:
+            sys.stderr.write(f"harness: {told}\n")
+
     def _start_server(self) -> None:
         cell = self._cell
         self._progress.tell("server", note=cell.stack.title)
         self._server_log = cell.run_dir / SERVER_LOG_LIVE
         RunWriter(cell.run_dir)  # before anything is written: it may hold a run, or be impossible to make
+        cell = self._cell = self._on_gpus(cell)
         self._server = self._resources.enter_context(
             launcher_for(cell.stack, cell.emulated).launch(
                 cell.stack,
@@ -100,6 +121,7 @@ class Leader:
                 work_dir=cell.run_dir,
                 users=cell.in_flight_expected,
                 gpu=cell.gpu,
+                gpus=tuple(each.index for each in cell.gpu_facts),
                 connection=cell.connection,
                 calibration=cell.calibration or None,
                 seed=cell.seeds()["emulator"],
@@ -109,6 +131,15 @@ class Leader:
         )
         connection = cell.connection.model_copy(update={"url": self._server.url, "model": self._server.model})
         self._cell = cell.model_copy(update={"connection": connection})
+
+    @staticmethod
+    def _on_gpus(cell: Cell) -> Cell:
+        """Look at the GPUs that the server is to use, and note what they are."""
+        if not cell.needs_gpus or cell.gpu is None:
+            return cell
+        known = load_catalog().gpus.values()
+        placed = preflight(cell.stack, cell.scenario, cell.gpu, known, allow_other=cell.allow_other_gpu)
+        return cell.model_copy(update={"gpu": placed.gpu, "other_gpu": placed.other, "gpu_facts": placed.gpus})
 
     def _server_facts(self) -> ServerFacts:
         return self._server.facts()
@@ -143,9 +174,14 @@ class Leader:
                 server_died=self._server_died,
             )
             self._certify(self._run)
+            self._recording = self._resources.enter_context(closing(Recording(cell, self._server)))
             self._run.begin()
         except HarnessError as error:
             self._fail(error)
+            return
+        except Exception as error:  # which Locust would swallow, to wait for ever with users that have nothing to do
+            traceback.print_exc()
+            self._fail(LoadError(f"the load generator crashed: {error!r}"))
             return
         gevent.spawn(self._conclude, self._run)
 
@@ -161,7 +197,8 @@ class Leader:
         if self._environment.process_exit_code is None and self._web_ui is None:
             self._environment.process_exit_code = ExitCode.INTERRUPTED  # no run, no verdict: never 0
         self._resources.close()
-        self._server_log.unlink(missing_ok=True)
+        for log in live_logs(self._server_log):
+            log.unlink(missing_ok=True)
         self._progress.close()
 
     def _on_interrupt(self) -> None:
@@ -189,16 +226,17 @@ class Leader:
     def _conclude(self, run: Run) -> None:
         """Seal, judge and leave; the same for every way a run can end."""
         run.done.wait()
+        if self._recording is not None:
+            self._recording.close()
         code: int = ExitCode.LOAD
         try:
+            # Before anything else: a server that ends after the load has ended is no result of it.
+            manifest = run.manifest.model_copy(update={"server": self._server.conclude()})
             rate = run.seen_rate.peak_per_s
             self._certifier.after(run.cell, run.certificate, rate, lambda: self._interrupts > 1)
             if self._web_ui is None:
                 self._resources.close()
             self._progress.tell("seal")
-            manifest = (
-                run.manifest.model_copy(update={"server": self._server_facts()}) if self._web_ui else run.manifest
-            )
             seal_run(run.cell.run_dir, manifest, self._server_log)
             code = self._judge(run.cell)
         except HarnessError as error:

@@ -1,7 +1,7 @@
 """Names of the messages between coordinator and workers, sent as Locust's own custom messages."""
 
 CELL = "harness_cell"
-"""Coordinator to workers: the cell to run, as JSON."""
+"""Coordinator to workers: the cell to run, as JSON, and each one's share of the spend cap (None: no cap)."""
 CERTIFY = "harness_certify"
 """Leader to workers, before the cell: rehearse it in this shape against a null server."""
 REHEARSED = "harness_rehearsed"
@@ -15,7 +15,9 @@ CLOCK_ASK = "harness_clock_ask"
 CLOCK_ANSWER = "harness_clock_answer"
 """Leader to the worker that asked: its wall clock."""
 SAMPLES = "harness_samples"
-"""Worker to coordinator: one Arrow batch, and some answers' texts."""
+"""Worker to coordinator: one Arrow batch, some answers' texts, and what was paid for tokens so far."""
+CAP = "harness_cap"
+"""Worker to coordinator: a request was not sent, because its worst case did not fit under the spend cap."""
 START = "harness_start"
 """Coordinator to workers: all users are up, the run clock starts.
 

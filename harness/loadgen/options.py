@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import socket
 import sys
 import typing
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 from harness.arrivals import PATTERNS_HELP
 from harness.catalog import load_catalog
-from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
-from harness.connection import Connection, parse_body, parse_headers
+from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id, require_real
+from harness.connection import Connection, parse_body, parse_headers, parse_metrics_url
 from harness.errors import UsageError, unknown_name
 from harness.spec import Protocol, Stack
 from servers.emulator.faults import FaultPlan
+from servers.ports import free_ports
 
 RUNS = Path("runs")
 
@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     if any(argument.startswith("--processes") for argument in sys.argv):
         # Locust forks its workers after parsing, so a port chosen here is known to all of them, and two runs
         # on one host do not meet on Locust's fixed one.
-        port = _free_port()
+        port = free_ports(1)[0]
         parser.set_defaults(master_port=port, master_bind_port=port)
     group = parser.add_argument_group(
         f"harness ({scenario})",
@@ -40,6 +40,7 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--stack", default="", help="a stack of the catalog to start and load")
     group.add_argument("--model", default="", help="model name to ask for (default: the first one served)")
     group.add_argument("--protocol", default="openai-chat", help="protocol of --host")
+    group.add_argument("--metrics-url", default="", help="where --host counts (default: its /metrics)")
     group.add_argument("--no-stream", action="store_true", help="ask for whole answers: only their end is timed")
     group.add_argument("--think-time", type=float, default=None, help="mean think time, seconds")
     group.add_argument("--rate", type=float, default=None, help="requests/s of an open loop, instead of users")
@@ -48,6 +49,10 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--dataset", default=None, help="JSONL of your own prompts")
     group.add_argument("--input-tokens", type=int, default=None, help="synthetic prompts of this length")
     group.add_argument("--calibration", default=None, help="roofline or claims, for an emulated stack")
+    group.add_argument("--real", action="store_true", help="start a stack on GPUs or an API for real, not emulated")
+    group.add_argument(
+        "--allow-other-gpu", action="store_true", help="run a --real stack on other GPUs than its own; marks the run"
+    )
     group.add_argument("--header", action="append", default=[], help="'Name: value'; ${VAR} is filled in")
     group.add_argument("--extra-body", default="{}", help="JSON object merged into each request's body")
     group.add_argument("--ca-file", default=None, help="PEM file of your own certificate authority")
@@ -55,17 +60,13 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--request-timeout", type=float, default=60.0, help="seconds for one request")
     group.add_argument("--max-retries", type=int, default=0, help="retries; their seconds count")
     group.add_argument("--run-dir", default=None, help="where to write the run (default: runs/...)")
+    group.add_argument("--max-cost", type=float, default=None, help="USD at which a stack with a token price stops")
+    group.add_argument("--yes", action="store_true", help="agree to the estimated cost without being asked")
     group.add_argument("--region", default="", help="a tag written into every sample")
     group.add_argument("--seed", type=int, default=1, help="seed of prompts and think times")
     group.add_argument("--faults", default="", help="faults an emulated stack makes, for tests")
     group.add_argument("--cell", default=None, help=argparse.SUPPRESS)
     group.add_argument("--progress-file", default=None, help=argparse.SUPPRESS)
-
-
-def _free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
@@ -82,6 +83,9 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         raise UsageError(f"--request-timeout must be above 0 s, not {options.request_timeout:g}")
     if options.max_retries < 0:
         raise UsageError(f"--max-retries must not be negative, not {options.max_retries}")
+    require_real(options.real, options.allow_other_gpu)
+    if options.metrics_url and options.stack:
+        raise UsageError("--metrics-url is about a server at --host; one that is started here says where it counts")
     FaultPlan.parse(options.faults)
     catalog = load_catalog()
     scenario = catalog.scenario(scenario_name)
@@ -101,6 +105,7 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
     connection = Connection(
         protocol=options.protocol if options.host and not options.stack else stack.protocol,
         url=options.host or "",
+        metrics_url=parse_metrics_url(options.metrics_url),
         model=options.model,
         api_key_env=options.api_key_env if not options.stack else "",
         headers=parse_headers(options.header),
@@ -122,6 +127,9 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         region=options.region,
         seed=options.seed,
         faults=options.faults,
+        emulate=False if options.real else None,
+        allow_other_gpu=options.allow_other_gpu,
+        max_cost_usd=options.max_cost,
     )
 
 

@@ -36,6 +36,10 @@ from servers.process import ServerProcess
 if TYPE_CHECKING:
     from locust.env import Environment
 
+NULL_SERVER_PEM = Path(null_server.__file__).with_name("null_server.pem")
+"""Certificate and key of 127.0.0.1. The key is public, so nothing but a rehearsal may trust it."""
+ROOT = Path(null_server.__file__).parents[1]
+"""``-m`` looks in the working directory, so that a checkout that is not installed runs too."""
 _READY_S = 10.0
 _DRAIN_S = 3.0
 _STOP_GRACE_S = 10.0
@@ -62,7 +66,9 @@ def _rehearse(
     log = folder / "truth"
     server = _start_null_server(shape, log, folder)
     try:
-        session = _RehearsalSession(environment, rehearsal_cell(cell, shape, _url(server, folder)), worker)
+        address = f"{'https' if shape.tls else 'http'}://127.0.0.1:{_port(server, folder)}"
+        alike = rehearsal_cell(cell, shape, address, str(NULL_SERVER_PEM) if shape.tls else None)
+        session = _RehearsalSession(environment, alike, worker)
         began_s, ended_s = _load(session, shape)
     finally:
         server.stop()
@@ -74,10 +80,11 @@ def _rehearse(
     truth = null_server.read_truth(log)
     errors = join(_seen(table), truth.ids, *(np.frombuffer(column) for column in truth[1:]))
     seconds = ended_s - began_s
-    events = (pc.sum(session.table().filter(_ended_in(began_s, ended_s))["chunks"]).as_py() or 0) / seconds
+    ended = session.table().filter(_ended_in(began_s, ended_s))
+    events = (int(pc.sum(ended["chunks"]).as_py() or 0) if shape.stream else ended.num_rows) / seconds
     facts = session.ended
     cpu_share = facts.cpu_share if facts is not None else None
-    ttft = spread(errors.ttft_s)
+    e2e = spread(errors.e2e_s)
     return about.model_copy(
         update={
             "made_s": time.time(),
@@ -85,8 +92,8 @@ def _rehearse(
             "unmatched": errors.unmatched,
             "events_per_s": events,
             "requests_per_s": len(errors.ttft_s) / seconds,
-            "ttft": ttft,
-            "e2e": spread(errors.e2e_s),
+            "ttft": spread(errors.ttft_s),
+            "e2e": e2e,
             "tpot": spread(errors.tpot_s),
             "hub_lag_p50_s": facts.hub_lag_p50_s if facts else None,
             "hub_lag_p99_s": facts.hub_lag_p99_s if facts else None,
@@ -94,7 +101,7 @@ def _rehearse(
             "cpu_share": cpu_share,
             "cpu_per_event_s": cpu_share / events if cpu_share is not None and events else None,
             "headroom": events / cpu_share / (shape.needed_events_per_s / shape.workers) if cpu_share else None,
-            "problem": "" if ttft else "no request of its rehearsal was answered in time",
+            "problem": "" if e2e else "no request of its rehearsal was answered in time",
         }
     )
 
@@ -158,18 +165,23 @@ def _seen(table: pa.Table) -> Seen:
 
 
 def _start_null_server(shape: Shape, log: Path, folder: Path) -> ServerProcess:
-    command = [sys.executable, "-I", "-S", null_server.__file__, "--log", str(log), "--tokens", str(shape.tokens)]
     # It stands for a server elsewhere: load that is bound to one core must not share that core with it.
-    command += ["--ttft", str(shape.ttft_s), "--gap", str(shape.gap_s), "--any-core"]
-    return ServerProcess(command, log_file=folder / "stderr", stdout_file=folder / "stdout", grace_s=_STOP_GRACE_S)
+    plain = (sys.executable, "-I", "-S", null_server.__file__, "--any-core")
+    command = [sys.executable, "-m", "servers.null_grpc_server"] if shape.protocol == "triton-grpc" else [*plain]
+    command += ["--log", str(log), "--tokens", str(shape.tokens)]
+    command += ["--ttft", str(shape.ttft_s), "--gap", str(shape.gap_s)]
+    command += ["--tls", str(NULL_SERVER_PEM)] if shape.tls else []
+    return ServerProcess(
+        command, log_file=folder / "stderr", stdout_file=folder / "stdout", directory=ROOT, grace_s=_STOP_GRACE_S
+    )
 
 
-def _url(server: ServerProcess, folder: Path) -> str:
+def _port(server: ServerProcess, folder: Path) -> int:
     deadline_s = time.monotonic() + _READY_S
     while True:
         line, newline, _ = (folder / "stdout").read_text(encoding="utf-8").partition("\n")
         if newline:
-            return f"http://127.0.0.1:{json.loads(line)['port']}"
+            return int(json.loads(line)["port"])
         if server.poll() is not None or time.monotonic() >= deadline_s:
             raise LoadError(f"the null server did not start; it said: {' '.join(server.tail(5)) or 'nothing'}")
         gevent.sleep(0.01)

@@ -84,7 +84,7 @@ class WorkerSide:
     def _on_cell(self, environment: Environment, msg: Any, **_: Any) -> None:
         cell = Cell.model_validate_json(msg.data["cell"])
         cell = cell.model_copy(update={"region": self._region or cell.region})
-        self._session = Session(environment, cell, self._runner.worker_index)
+        self._session = Session(environment, cell, self._runner.worker_index, msg.data.get("allowance_usd"))
         ScenarioUser.session = self._session
         self._session.hello()
         # A greenlet of its own: the answers arrive in this one.

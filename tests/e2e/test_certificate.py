@@ -44,6 +44,7 @@ from tests.e2e.processes import (
 STACK, OTHER_STACK = "vllm-13b-h100", "vllm-13b-int8-2xa100"
 USERS = ("--think-time", "0.5", "--output-tokens", "10")
 RUN_S = 4.0
+NULL_SERVER_PEM = Path(null_server.__file__).with_name("null_server.pem")
 STOPPED_S, RUNNING_S = 0.25, 0.05
 """A process that is starved on purpose gets a sixth of its time."""
 
@@ -140,6 +141,20 @@ def fast_server(folder: Path) -> Left:
         return Left(harness("run", "chatbot", "--attach", url, *load, "--run-dir", folder / "run"), folder / "run")
 
 
+PLAIN = ("-I", "-S", null_server.__file__)
+GRPC = ("-m", "servers.null_grpc_server")
+
+
+def against_null_server(folder: Path, *options: str, tls: bool = False, which: tuple[str, ...] = PLAIN) -> Left:
+    """A run of whatever the options make of it, against a server of known timing."""
+    line = [sys.executable, *which, "--ttft", "0.05", "--gap", "0.005", "--tokens", "8", "--log", folder / "truth"]
+    line += ["--tls", str(NULL_SERVER_PEM)] if tls else []
+    load = ("--users", "20", "--think-time", "0.2", "--output-tokens", "8", "--run-time", f"{RUN_S:g}", *options)
+    with server_started(line, folder / "server") as url:
+        url = url.replace("http:", "https:") if tls else url
+        return Left(harness("run", "chatbot", "--attach", url, *load, "--run-dir", folder / "run"), folder / "run")
+
+
 PLAYS: dict[str, Callable[[Path], Left]] = {
     "starved": starved,
     "side by side": side_by_side,
@@ -148,6 +163,9 @@ PLAYS: dict[str, Callable[[Path], Left]] = {
     "fast server": fast_server,
     "stalled": lambda folder: one(folder, "--faults", "stall:0.3:after=2"),
     "interrupted": interrupted,
+    "over TLS": lambda folder: against_null_server(folder, "--ca-file", str(NULL_SERVER_PEM), tls=True),
+    "over gRPC": lambda folder: against_null_server(folder, "--protocol", "triton-grpc", "--model", "null", which=GRPC),
+    "whole answers": lambda folder: against_null_server(folder, "--no-stream"),
 }
 
 
@@ -258,3 +276,20 @@ def test_a_run_faster_than_its_certificate_is_certified_again(played: Left) -> N
     assert made.shape.needed_events_per_s > 1.1 * made.first.events_per_s
     assert verdict in (Verdict.PASS, Verdict.INVALID)
     assert played.ended.code == verdict.exit_code
+
+
+@play("over TLS", "over gRPC", "whole answers")
+def test_a_client_is_certified_the_way_it_asks(played: Left) -> None:
+    made, manifest = played.certificate, manifest_of(played.run_dir)
+    whole = not manifest.stream
+    assert made.problem == made.skipped == ""
+    assert made.shape is not None
+    assert made.shape.protocol == manifest.stack.protocol
+    assert (made.shape.tls, made.shape.stream) == (manifest.server.url.startswith("https:"), not whole)
+    assert made.requests > 50
+    assert made.unmatched == 0
+    assert made.e2e is not None
+    assert made.e2e.p50_s > 0
+    assert made.events_per_s > (0.5 * made.requests_per_s if whole else 4 * made.requests_per_s)
+    assert not [note for note in played.judgement.notes if "certified" in note]
+    assert played.ended.code == played.judgement.verdict.exit_code

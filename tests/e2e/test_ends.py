@@ -136,12 +136,12 @@ def harness_killed(folder: Path) -> Left:
         run.kill()
 
 
-def server_killed(folder: Path) -> Left:
+def server_signalled(number: signal.Signals, folder: Path) -> Left:
     run, run_dir, progress = start("harness", folder)
     try:
         run.until(lambda: in_phase(progress, "load"), "load")
         (emulator,) = emulators(run_dir)
-        os.kill(emulator, signal.SIGKILL)
+        os.kill(emulator, number)
         return left_by(run.end(), run_dir)
     finally:
         run.kill()
@@ -168,7 +168,8 @@ def never_ready(folder: Path) -> Left:
 OTHERS: dict[str, Callable[[Path], Left]] = {
     "load generator killed": load_generator_killed,
     "harness killed": harness_killed,
-    "server killed": server_killed,
+    "server killed": partial(server_signalled, signal.SIGKILL),
+    "server hangs": partial(server_signalled, signal.SIGSTOP),
     "server exits": partial(played_to_the_end, "harness", ("--faults", "exit_after:25", *SHORT_ANSWERS)),
     "server exits, locust": partial(played_to_the_end, "locust", ("--faults", "exit_after:25", *SHORT_ANSWERS)),
     "never ready": never_ready,
@@ -279,6 +280,22 @@ def test_a_server_that_dies_under_load_is_a_fail_with_its_last_words(played: Lef
     assert manifest.server.died
     assert manifest.load.ended_by == "server died"
     assert manifest.load.samples_written > 0
+
+
+@play("server killed")
+def test_a_kill_is_named_as_what_memory_running_out_looks_like(played: Left) -> None:
+    assert "it was killed by SIGKILL (out of memory?); its log ends with:" in judged(played).sentence
+
+
+@play("server hangs")
+def test_a_server_that_hangs_is_a_fail_and_no_hang(played: Left) -> None:
+    assert played.ended.code == ExitCode.FAIL
+    assert_no_trace(played.ended.out, played.ended.err)
+    judgement, manifest = judged(played), manifest_of(played.run_dir)
+    assert judgement.verdict is Verdict.FAIL
+    assert "p95(e2e)" in judgement.sentence
+    assert not manifest.server.died
+    assert manifest.problems == ()
 
 
 @play("server exits")

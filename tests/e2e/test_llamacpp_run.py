@@ -14,6 +14,7 @@ import pytest
 from harness.judgement import Mark, Verdict
 from harness.records import Outcome, TokenSource
 from harness.runlog import CERTIFICATE, JUDGEMENT, OUTPUTS, REPORT, SAMPLES, SAMPLES_LIVE, SCHEMA, SERVER_LOG, RunReader
+from harness.telemetry_log import TELEMETRY
 from servers.environments import ENVIRONMENTS, problems
 from tests.e2e.processes import Ended, assert_no_trace, assert_nothing_left, harness, judgement_of, manifest_of
 
@@ -52,7 +53,7 @@ def test_the_run_directory_is_complete_and_sealed(run: Run) -> None:
     manifest = manifest_of(run.directory)
     assert manifest.sealed
     assert manifest.problems == ()
-    assert set(manifest.digests) == {SAMPLES, OUTPUTS, SERVER_LOG, CERTIFICATE}
+    assert set(manifest.digests) == {SAMPLES, OUTPUTS, TELEMETRY, SERVER_LOG, CERTIFICATE}
     assert RunReader(run.directory).altered_files() == ()
     for name in (*manifest.digests, JUDGEMENT, REPORT):
         assert (run.directory / name).stat().st_size > 0
@@ -75,6 +76,18 @@ def test_it_is_reduced_and_real(run: Run) -> None:
     assert not manifest.server.emulated
     assert manifest.server.launcher == "llamacpp"
     assert manifest.server.version.startswith("xllamacpp ")
+
+
+def test_the_servers_own_account_is_beside_ours(run: Run) -> None:
+    found = judgement_of(run.directory).telemetry
+    assert found is not None
+    assert (found.server_kind, found.incomplete, found.energy) == ("llamacpp", "", None)
+    means = {each.name: each.mean for each in found.series}
+    assert 0 < means["running"] <= 1  # one user
+    assert means["waiting"] == 0
+    assert means["server_cpu_s"] > 0
+    assert means["output_tokens_total"] > 0
+    assert "kv_use" not in means  # it does not say: absent, not zero
 
 
 def test_tokens_are_counted_by_the_server(run: Run) -> None:

@@ -257,7 +257,7 @@ def test_workers_do_not_outlive_a_master_that_is_killed(tmp_path: Path, quick_se
     run = locust("chatbot", tmp_path, *options)
     try:
         run.until(lambda: in_phase(tmp_path / "progress.jsonl", "warm-up"), "load")
-        assert len(commands(tmp_path)) == 3
+        assert len(commands(tmp_path, "-m locust")) == 3
         run.send(signal.SIGKILL)
         run.end()
     finally:

@@ -16,8 +16,9 @@ from typing import Any
 from uuid import uuid4
 
 from harness.spec import Scenario, Stack
-from servers.base import Launcher, Order, Recipe, RunningServer, stand_up
+from servers.base import Launcher, Order, RunningServer, stand_up
 from servers.ready import Endpoint
+from servers.recipe import Recipe
 
 ANSWERS = """
 import http.server, json, sys, time

@@ -137,7 +137,8 @@ def test_stacks_on_gpus_have_a_shape_and_are_emulated_by_physics(catalog: Catalo
             assert isinstance(stack.model, ModelShape)
             assert stack.emulation is not None
             assert stack.emulation.calibration == "roofline"
-            assert stack.protocol == ("openai-chat" if stack.engine == "vllm" else "triton-generate-stream")
+            spoken = "openai-chat" if stack.engine in ("vllm", "transformers") else "triton-generate-stream"
+            assert stack.protocol == spoken
 
 
 @pytest.mark.parametrize("scenario", ["chatbot", "content", "translation"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
 from harness.connection import Connection
 from harness.dataset import read_workload
 from harness.errors import UsageError
+from harness.matrix import Options, build_cells
 from harness.spec import Stack
 from harness.workload import prompt_sources
 
@@ -291,3 +293,29 @@ def test_run_ids_are_unique_and_sort_by_time() -> None:
     assert len(set(ids)) == 50
     assert all(re.fullmatch(r"\d{8}-\d{6}-chatbot-attached-[0-9a-f]{8}", name) for name in ids)
     assert [name[:15] for name in ids] == sorted(name[:15] for name in ids)
+
+
+def test_which_cells_need_gpus() -> None:
+    assert not cell().needs_gpus  # emulated unless asked
+    assert cell(emulate=False).needs_gpus
+    player = CATALOG.stack(GPU_STACK).model_copy(update={"engine": "emulator"})
+    assert not cell(stack=player, emulate=False).needs_gpus
+    assert not cell(stack=CPU_STACK).needs_gpus
+    assert not cell(stack=API_STACK, emulate=False).needs_gpus
+    attached = cell(emulate=False)
+    connection = attached.connection.model_copy(update={"url": "http://127.0.0.1:1"})
+    assert not attached.model_copy(update={"connection": connection}).needs_gpus
+
+
+def test_a_real_start_is_refused_by_memory_unless_other_gpus_may_have_more() -> None:
+    small = CATALOG.stack("vllm-13b-a100").model_copy(update={"hardware": CATALOG.stack(GPU_STACK).hardware})
+    catalog = replace(CATALOG, stacks={**CATALOG.stacks, small.name: small})
+    options = Options(scenarios=("chatbot",), stacks=(small.name,), real=True)
+    [refused] = build_cells(catalog, options)
+    assert refused.refusal.startswith("does not fit: 26.0 GB of weights")
+    assert refused.command.endswith("--real")
+    [allowed] = build_cells(catalog, replace(options, allow_other_gpu=True))
+    assert (allowed.refusal, allowed.allow_other_gpu) == ("", True)
+    assert "--real --allow-other-gpu" in allowed.command
+    with pytest.raises(UsageError, match="give --real as well"):
+        build_cells(catalog, replace(options, real=False, allow_other_gpu=True))

@@ -134,7 +134,6 @@ def test_the_rehearsal_carries_no_secret_and_nothing_of_the_server() -> None:
 def test_what_needs_no_rehearsal() -> None:
     assert why_skipped(cell(users=5)) == ""
     assert why_skipped(cell(users=4)).startswith("fewer than 5 users")
-    assert why_skipped(cell(protocol="triton-grpc")) == "the null server does not speak triton-grpc"
 
 
 # What came of it ------------------------------------------------------------------------------

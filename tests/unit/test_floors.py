@@ -22,6 +22,7 @@ FLOORS: dict[str, int] = {
     "harness.errors": 0,
     "harness.certificate": 0,
     "harness.judgement": 0,
+    "harness.series": 0,
     "harness.connection": 1,
     "harness.arrivals": 1,
     "harness.fields": 1,
@@ -30,6 +31,7 @@ FLOORS: dict[str, int] = {
     "harness.strict_yaml": 1,
     "harness.manifest": 1,
     "harness.runlog": 1,
+    "harness.telemetry_log": 1,
     "harness.dataset": 1,
     "harness.catalog": 1,
     "harness.workload": 2,
@@ -37,14 +39,19 @@ FLOORS: dict[str, int] = {
     "harness.cell": 2,
     "harness.certify": 2,
     "harness.clock_offset": 2,
+    "harness.energy": 2,
+    "harness.telemetry_summary": 2,
     "harness.sse": 2,
     "harness.http1": 2,
+    "harness.lifecycle": 2,
     "harness.metrics": 2,
     "harness.evidence": 2,
     "harness.sla": 2,
     "harness.statistics": 2,
     "harness.timeline": 2,
     "harness.cost": 2,
+    "harness.spend": 2,
+    "harness.paid": 2,
     "harness.quality": 2,
     "harness.roofline": 2,
     "harness.candidates": 2,
@@ -52,9 +59,11 @@ FLOORS: dict[str, int] = {
     "harness.regions": 2,
     "harness.closed_loop": 2,
     "harness.summary": 2,
+    "harness.notes": 2,
     "harness.validity": 2,
     "harness.clients.*": 3,
-    "harness.telemetry": 3,
+    "harness.telemetry.*": 3,
+    "harness.estimate": 3,
     "harness.seal": 3,
     "servers.*": 3,
     "harness.loadgen.*": 4,
@@ -67,6 +76,7 @@ FLOORS: dict[str, int] = {
     "harness.cli": 6,
     "harness.console": 6,
     "harness.live": 6,
+    "harness.install_console": 6,
     "locustfiles.*": 6,
 }
 """Module to floor; ``package.*`` stands for a package with all that is in it. A new module gets a line here."""
@@ -92,18 +102,20 @@ IMPURE = frozenset(
         *("secrets", "uuid"),
         *("http", "urllib", "httpx", "requests", "aiohttp"),
         *("gevent", "locust", "psutil", "pynvml"),
-        *("harness.runlog", "harness.strict_yaml", "harness.dataset", "harness.catalog"),
+        *("harness.runlog", "harness.telemetry_log", "harness.strict_yaml", "harness.dataset", "harness.catalog"),
     }
 )
 """Clock, network, disk, processes, chance without a seed, and the modules of floor 1 that read or write files."""
 
 PURITY_EXEMPTIONS: dict[tuple[str, str], str] = {
     ("harness.workload", "harness.dataset"): "the dataclass WorkloadData, which holds texts already read",
+    ("harness.spend", "harness.dataset"): "the dataclass WorkloadData, which holds texts already read",
     ("harness.candidates", "harness.catalog"): "the dataclass Catalog, which is handed in already read",
     ("harness.recommend", "harness.catalog"): "the dataclass Catalog, which is handed in already read",
     ("harness.cell", "harness.catalog"): "the dataclass Catalog, which is handed in already read",
     ("harness.cell", "pathlib"): "a cell says where its run goes and makes a user's data file absolute",
     ("harness.cell", "secrets"): "a run's name must be unique on its host",
+    ("harness.lifecycle", "signal"): "the table of signals' names",
     ("harness.cell", "datetime.now"): "a run's name sorts by time",
 }
 
@@ -116,6 +128,7 @@ DOORS: dict[str, str] = {
     "harness.loadgen.worker": "a second Ctrl-C ends a worker at once",
     "servers.emulator.app": "dies in the middle of a request when a fault asks for it",
     "servers.null_server": "python servers/null_server.py, the server that clients are certified against",
+    "servers.null_grpc_server": "python -m servers.null_grpc_server, the same over gRPC",
     "servers.guard": "python -m servers.guard, the parent of every server",
 }
 """What may print or exit, besides floor 6, ``*_main.py`` and ``__main__.py``."""

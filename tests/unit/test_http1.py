@@ -12,11 +12,13 @@ from harness.http1 import (
     MAX_HEAD_BYTES,
     ChunkScanner,
     Http1Error,
+    _walk_chunks,
     arrivals,
     chunk_size,
     dechunk,
     parse_head,
     plain_body,
+    regular_chunks,
 )
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -102,7 +104,10 @@ def encode(chunks: list[bytes], trailers: bytes = b"") -> bytes:
     return framed + b"0\r\n" + trailers + b"\r\n"
 
 
-chunk_lists = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
+framing_lookalikes = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"0", b"1", b"a"]), min_size=1, max_size=8).map(
+    b"".join
+)
+chunk_lists = st.lists(st.binary(min_size=1, max_size=40) | framing_lookalikes, max_size=6)
 
 
 @given(chunk_lists, st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC: 0\r\n"]))
@@ -114,6 +119,27 @@ def test_dechunk_gives_the_body_and_where_it_was(chunks: list[bytes], trailers: 
     for end, shift in zip(body.ends, body.shifts, strict=True):
         assert raw[position + shift : end + shift] == body.data[position:end]
         position = end
+
+
+@given(framing_lookalikes | chunk_lists.map(encode))
+def test_taking_apart_in_one_go_agrees_with_walking(framed: bytes) -> None:
+    parts = regular_chunks(framed)
+    if parts is not None:
+        assert (
+            encode(parts[1])
+            == b"".join(
+                b"%b\r\n%b\r\n" % (b"%x" % chunk_size(line), data) for line, data in zip(*parts[:2], strict=True)
+            )
+            + b"0\r\n\r\n"
+        )
+        walked = _walk_chunks(framed, 0)
+        assert (walked, True) == (dechunk(framed, 0), walked.complete)
+
+
+def test_most_streams_are_regular() -> None:
+    parts = regular_chunks(encode([b"data: 1\n\n", b"data: 2\n\n"]))
+    assert parts == ([b"9", b"9"], [b"data: 1\n\n", b"data: 2\n\n"], [9, 9])
+    assert regular_chunks(encode([b"data: 1\r\n\r\n"])) is None
 
 
 @given(chunk_lists, st.sampled_from([b"", b"A: b\r\n"]), st.data())

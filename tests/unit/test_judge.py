@@ -18,7 +18,7 @@ from harness.errors import RunDirectoryError
 from harness.judge import floor_failure_judgement, judge, read_judgement, write_judgement
 from harness.judgement import ClaimAudit, CostSummary, Judgement, Mark, Verdict
 from harness.manifest import Manifest
-from harness.records import Look, Outcome, Sample, ServerFacts
+from harness.records import GpuFacts, Look, Outcome, Sample, ServerFacts
 from harness.runlog import JUDGEMENT, SAMPLES_LIVE, RunWriter
 from tests.runs import (
     MONOTONIC,
@@ -137,7 +137,7 @@ def test_a_server_that_died_fails(tmp_path: Path) -> None:
     server = ServerFacts(died=True, exit_code=-9, log_tail=("loading", "CUDA out of memory.", ""))
     judgement = judged(tmp_path / "a", server=server)
     assert judgement.sentence == (
-        "FAIL: the server died during the run with exit code -9; its log ends with: CUDA out of memory."
+        "FAIL: the server ran out of memory during the run and was killed by SIGKILL; its log says: CUDA out of memory."
     )
     assert judgement.server_log_tail == server.log_tail
     facts = load(started_s=None, judged_until_s=None, users_reached=0, complete=False, ended_by="server died")
@@ -263,6 +263,23 @@ def test_two_workers_on_two_clocks(tmp_path: Path) -> None:
     off = tuple(w.model_copy(update={"clock_offset_s": 0.0}) for w in workers)
     write_run(tmp_path / "off", ours + theirs, scenario(users=20), facts, workers=off)
     assert judge(tmp_path / "off").load.judged != one.load.judged
+
+
+def test_another_gpu_is_marked_and_compared_with_neither_claim_nor_price(tmp_path: Path) -> None:
+    catalog = load_catalog()
+    stack, spec = catalog.stack("vllm-7b-t4"), scenario(users=20)
+    claim = stack.claims["chatbot"]
+    stack = stack.model_copy(update={"claims": {spec.name: claim}})
+    own = judged(tmp_path / "own", spec=spec, stack=stack, gpu=catalog.gpus["t4"])
+    assert own.claim is not None
+    assert own.cost is not None
+    facts = (GpuFacts(index=1, name="NVIDIA H200", memory_gib=139.8, driver="570.1", compute_capability=9.0),)
+    h200 = {"gpu": catalog.gpus["h200"], "other_gpu": "1 x NVIDIA H200", "gpu_facts": facts}
+    other = judged(tmp_path / "other", spec=spec, stack=stack, **h200)
+    assert other.marks == (*own.marks, Mark.OTHER_GPU)
+    assert (other.claim, other.cost) == (None, None)
+    assert any("it ran on 1 x NVIDIA H200 in place of t4" in note for note in other.notes)
+    assert other.server["GPUs"] == "NVIDIA H200, 139.8 GiB, compute capability 9.0, driver 570.1"
 
 
 def test_marks(tmp_path: Path) -> None:

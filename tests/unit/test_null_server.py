@@ -6,12 +6,13 @@ import json
 import math
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from servers.null_server import Truth, read_request, read_truth, write_truth
 
 CHAT = "POST /v1/chat/completions HTTP/1.1"
 GENERATE = "POST /v2/models/null/generate_stream HTTP/1.1"
+WHOLE = "POST /v2/models/null/generate HTTP/1.1"
 TTFT_S, GAP_S, TOKENS = 0.05, 0.01, 5
 SOON_S = 1.0
 """What a busy machine may add to any moment; lower bounds are exact."""
@@ -48,8 +50,11 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path, ttft_s: float = TTFT_S, gap_s: float = GAP_S, tokens: int = TOKENS) -> Iterator[Server]:
-    found = Server(folder / "truth", "--ttft", str(ttft_s), "--gap", str(gap_s), "--tokens", str(tokens))
+def server(
+    folder: Path, ttft_s: float = TTFT_S, gap_s: float = GAP_S, tokens: int = TOKENS, options: tuple[str, ...] = ()
+) -> Iterator[Server]:
+    timing = ("--ttft", str(ttft_s), "--gap", str(gap_s), "--tokens", str(tokens))
+    found = Server(folder / "truth", *timing, *options)
     try:
         yield found
     finally:
@@ -135,9 +140,56 @@ def test_nonsense_is_refused(options: list[str]) -> None:
 
 def test_a_request_is_read_whatever_its_headers_case() -> None:
     whole = b"POST /x HTTP/1.1\r\nx-request-id:  a/b \r\ncontent-length: 2\r\n\r\n{}"
-    assert read_request(whole) == ("POST /x HTTP/1.1", "a/b")
+    assert read_request(whole) == ("POST /x HTTP/1.1", "a/b", True)
     assert all(read_request(whole[:end]) is None for end in range(len(whole)))
-    assert read_request(b"POST / HTTP/1.1\r\n\r\n") == ("POST / HTTP/1.1", "")
+    assert read_request(b"POST / HTTP/1.1\r\n\r\n") == ("POST / HTTP/1.1", "", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "streamed"),
+    [
+        (CHAT, b'{"stream":true}', True),
+        (CHAT, b'{"stream":false}', False),
+        (CHAT, b'{"stream": false}', False),
+        (GENERATE, b"{}", True),
+        (WHOLE, b"{}", False),
+    ],
+)
+def test_a_request_says_whether_it_wants_a_stream(line: str, body: bytes, streamed: bool) -> None:
+    assert read_request(request(line, "a", body)) == (line, "a", streamed)
+
+
+@pytest.mark.parametrize(("line", "body"), [(CHAT, b'{"stream":false}'), (WHOLE, b"{}")])
+def test_a_whole_answer_comes_with_its_last_token(tmp_path: Path, line: str, body: bytes) -> None:
+    with server(tmp_path) as null, null.connect() as peer:
+        sent_s = time.monotonic()
+        peer.sendall(request(line, "a", body))
+        text = peer.recv(65536)
+        came_s = time.monotonic()
+        truth = null.truth()
+    assert text.count(b" token") == TOKENS
+    assert b"application/json" in text
+    spent_s = TTFT_S + (TOKENS - 1) * GAP_S
+    assert spent_s <= truth.last_s[0] - truth.received_s[0] <= spent_s + SOON_S
+    assert sent_s + spent_s <= came_s
+    assert truth.first_s[0] == truth.last_s[0]
+
+
+def test_over_tls_it_answers_the_same_and_knows_the_same(tmp_path: Path) -> None:
+    pem = Path(null_server.__file__).with_name("null_server.pem")
+    context = ssl.create_default_context(cafile=pem)
+    with server(tmp_path, options=("--tls", str(pem))) as null:
+        with null.connect() as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as peer:
+            answers = [ask(peer, request(CHAT, name, b"x" * 40_000))[1] for name in ("a", "b")]
+        with null.connect() as plain:
+            plain.sendall(b"no TLS\r\n\r\n")
+            with suppress(ConnectionResetError):
+                assert b"token" not in plain.recv(65536)
+        truth = null.truth()
+    assert truth.ids == ["a", "b"]
+    for place, reads in enumerate(answers):
+        assert b"".join(part for _, part in reads).count(b" token") == TOKENS
+        assert truth.last_s[place] <= reads[-1][0] <= truth.last_s[place] + SOON_S
 
 
 times = st.floats(allow_nan=True, allow_infinity=False)

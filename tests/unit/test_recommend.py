@@ -153,6 +153,7 @@ def test_an_unknown_cost_is_not_a_low_one() -> None:
         ({"quality": None}, "its quality is not known"),
         ({"quality": "great"}, "its quality is not known ('great' is not on the scale)"),
         ({"marks": (Mark.REDUCED,)}, "it passed under a reduced load, which says nothing about the scenario's"),
+        ({"marks": (Mark.OTHER_GPU,)}, "it passed on another GPU than its own, which says nothing about its own"),
     ],
 )
 def test_why_a_stack_is_dropped(changes: dict[str, Any], why: str) -> None:
@@ -325,6 +326,16 @@ def test_a_real_run_outweighs_an_emulated_one(catalog: Catalog) -> None:
         [found] = recommendations(runs, catalog)
         assert found.pick is None
         assert found.dropped["vllm-7b-int8-a100"].startswith("FAIL")
+
+
+def test_a_run_on_its_own_gpu_outweighs_one_on_another(catalog: Catalog) -> None:
+    other = judged("vllm-7b-int8-a100", marks=(Mark.OTHER_GPU,))
+    emulated = judged("vllm-7b-int8-a100", Verdict.FAIL, value=3.0, marks=(Mark.EMULATED,))
+    real = judged("vllm-7b-int8-a100")
+    [found] = recommendations([other, emulated], catalog)
+    assert found.dropped["vllm-7b-int8-a100"].startswith("FAIL")
+    [found] = recommendations([other, emulated, real], catalog)
+    assert found.pick == "vllm-7b-int8-a100"
 
 
 def test_a_scenario_that_the_catalog_does_not_know_gets_no_recommendation(catalog: Catalog) -> None:

@@ -42,6 +42,12 @@ def test_what_is_tried_again(outcome: Outcome, status: int, first_byte_s: float,
     assert is_retryable(reply) == again
 
 
+def test_an_answer_that_may_have_been_paid_for_is_not_asked_for_again() -> None:
+    paid = RetryPolicy(max_retries=3, after_reset=False)
+    assert not is_retryable(Reply(0.0, outcome=Outcome.RESET), paid)
+    assert is_retryable(Reply(0.0, first_byte_s=1.0, outcome=Outcome.RATE_LIMITED, http_status=429), paid)
+
+
 @given(st.integers(0, 50), st.integers(0, 2**32))
 def test_the_wait_doubles_up_to_its_limit(attempt: int, seed: int) -> None:
     waited_s = delay_s(POLICY, attempt, math.nan, Random(seed))

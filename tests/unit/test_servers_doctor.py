@@ -17,6 +17,8 @@ from harness.spec import Stack
 from servers import doctor
 from servers.doctor import ENGINES, Finding, State, examine
 from servers.environments import HOME_VARIABLE
+from servers.gpus import gpus_here
+from tests.unit.gpu_support import FakeNvml, gpu
 
 
 def find(name: str) -> Finding:
@@ -61,7 +63,7 @@ def test_a_poor_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert find("local ports").found.startswith("1,000 (60000 to 60999)")
     llamacpp = find("engine llamacpp")
     assert llamacpp.state is State.MISSING
-    assert llamacpp.remedy == "make engine-llamacpp"
+    assert llamacpp.remedy == "harness install llamacpp"
 
 
 def test_no_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,35 +71,61 @@ def test_no_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find("open files").state is State.OK
 
 
+def with_gpus(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> None:
+    monkeypatch.setattr(doctor, "gpus_here", lambda: gpus_here(nvml))
+
+
 def test_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    memories = [SimpleNamespace(total=80 << 30, used=1 << 30), SimpleNamespace(total=80 << 30, used=40 << 30)]
-    for name, value in {
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlSystemGetDriverVersion": lambda: "570.1",
-        "nvmlDeviceGetCount": lambda: 2,
-        "nvmlDeviceGetHandleByIndex": lambda index: index,
-        "nvmlDeviceGetMemoryInfo": lambda handle: memories[handle],
-        "nvmlDeviceGetName": lambda _: "NVIDIA A100-SXM4-80GB",
-    }.items():
-        monkeypatch.setattr(pynvml, name, value)
-    assert find("GPU 0").found == "NVIDIA A100-SXM4-80GB, 80.0 GiB, driver 570.1"
-    assert find("GPU 1").found == "NVIDIA A100-SXM4-80GB, 80.0 GiB, 40.0 in use, driver 570.1"
+    a100 = "NVIDIA A100-SXM4-80GB"
+    there = (gpu(a100, 0), gpu(a100, 1, used_gib=40.0), gpu("NVIDIA L40S", 2), gpu(a100, 3, mig=True))
+    with_gpus(monkeypatch, FakeNvml(there))
+    about = f"{a100}, 79.2 GiB, compute capability 8.0, driver 570.1"
+    assert find("GPU 0") == Finding(name="GPU 0", state=State.OK, found=f"{about}; 'a100-80' of the catalog")
+    busy, unknown, cut = find("GPU 1"), find("GPU 2"), find("GPU 3")
+    assert busy.found == f"{about}, 40.0 GiB in use; 'a100-80' of the catalog"
+    assert busy.state is State.LIMITED
+    assert unknown.found.endswith("; not in the catalog")
+    assert unknown.state is State.OK
+    assert cut.found == f"{about}, MIG on; 'a100-80' of the catalog"
+    assert "nvidia-smi -i 3 -mig 0" in cut.remedy
+    stacks = find("stacks on GPUs").found.removeprefix("with --real: ").split(", ")
+    assert "vllm-13b-a100" in stacks
+    assert "trtllm-13b-2xa100" not in stacks  # one is free
+    assert "vllm-7b-t4" not in stacks
+
+
+def test_a_machine_with_none_of_the_catalogs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, FakeNvml((gpu("NVIDIA L40S"),)))
+    assert "--allow-other-gpu" in find("stacks on GPUs").remedy
 
 
 def test_a_gpu_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", fail)
+    nvml = FakeNvml((gpu("Tesla T4"),), {"nvmlSystemGetDriverVersion": pynvml.NVML_ERROR_GPU_IS_LOST})
+    with_gpus(monkeypatch, nvml)
     assert find("GPU").state is State.LIMITED
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+    with_gpus(monkeypatch, FakeNvml(refuses={"nvmlInit": pynvml.NVML_ERROR_LIBRARY_NOT_FOUND}))
+    assert find("GPU").found.startswith("none (no NVIDIA driver: ")
+    assert find("GPU").state is State.OK
+    assert find("stacks on GPUs").found.startswith("none for real, all ")
 
-    monkeypatch.setattr(pynvml, "nvmlInit", fail)
-    assert find("GPU").found.startswith("none (")
+
+def test_models_and_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    assert find("model smollm2-gguf").remedy == "harness models smollm2-gguf"
+
+
+def test_container_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("LLM_HARNESS_CONTAINER_ENGINE", raising=False)
+    assert find("containers").found.startswith("no docker or podman")
+    assert find("ssh").found.startswith("none;")
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\n[ $1 = --version ] && echo Docker version 28 || { echo no daemon >&2; exit 1; }\n")
+    docker.chmod(0o755)
+    assert find("containers").state is State.LIMITED
+    assert find("containers").found == "docker does not work here: no daemon"
+    docker.write_text("#!/bin/sh\n[ $1 = --version ] && echo Docker version 28 || echo 28.2.2\n")
+    assert find("containers").found == "docker 28.2.2"

@@ -7,14 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from servers_support import ANSWERS, FakeEngine, Mark, scenario, script, stack, until
 
-from harness.errors import ServerError, UsageError
+from harness.errors import ServerError
+from harness.spec import Stack
 from servers import LAUNCHERS, RunningServer, launcher_for
 from servers.base import WARM_UP_REQUESTS
 from servers.environments import HOME_VARIABLE
@@ -22,16 +23,6 @@ from servers.process import tail
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ANSWERS + "listen().serve_forever()\n"
-
-
-@pytest.fixture
-def mark() -> Iterator[Mark]:
-    mark = Mark()
-    yield mark
-    left = mark.pids()
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left, "processes were left running"
 
 
 def launch(tmp_path: Path, text: str, mark: Mark, **options: Any) -> RunningServer:
@@ -210,13 +201,15 @@ def test_launcher_for() -> None:
     made = stack()
     assert launcher_for(made, emulate=False) is LAUNCHERS["llamacpp"]
     assert launcher_for(made, emulate=True) is LAUNCHERS["emulator"]
-    with pytest.raises(UsageError, match="runs on vllm, which the harness does not start: start it yourself"):
-        launcher_for(made.model_copy(update={"engine": "vllm"}), emulate=False)
+
+
+def test_every_engine_has_a_launcher() -> None:
+    assert set(LAUNCHERS) == set(typing.get_args(Stack.model_fields["engine"].annotation))
 
 
 def test_llamacpp_without_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    with pytest.raises(ServerError, match=r"llamacpp cannot start: .* is not there; .* run: make engine-llamacpp$"):
+    with pytest.raises(ServerError, match=r"llamacpp cannot start: .* is not there; .* run: harness install llamacpp$"):
         launcher_for(stack(), False).launch(stack(), scenario(), log_file=tmp_path / "log", work_dir=tmp_path, users=1)
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,16 +31,6 @@ if os.fork() == 0:
 print("up", file=sys.stderr, flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture
-def mark() -> Iterator[Mark]:
-    mark = Mark()
-    yield mark
-    left = mark.pids()
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left, "processes were left running"
 
 
 def start(tmp_path: Path, text: str, mark: Mark, grace_s: float = 5.0) -> ServerProcess:

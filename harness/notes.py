@@ -1,0 +1,55 @@
+"""What a reader of a judgement must know, in sentences."""
+
+from __future__ import annotations
+
+from harness.judgement import LoadSummary
+from harness.manifest import Manifest
+from harness.metrics import Judged
+
+INDEPENDENCE = (
+    "independent requests assumed: batching correlates neighbours, a verdict near the limit can be wrong more often"
+    " than {wrong}%"
+)
+SCOPE = "a verdict covers this launch of the server, this host and this set of prompts"
+
+
+def run_notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
+    requests, rows = judged.requests, judged.rows
+    notes = [INDEPENDENCE.format(wrong=f"{round(100 * (1 - manifest.confidence), 6):g}"), SCOPE]
+    if manifest.other_gpu:
+        hardware = "" if manifest.stack.hardware is None else f" in place of {manifest.stack.hardware.gpu}"
+        notes.append(
+            f"it ran on {manifest.other_gpu}{hardware}: nothing of it speaks of the stack's own hardware, and neither"
+            " its claims nor its price are of this GPU"
+        )
+    if not manifest.sealed:
+        notes.append("the run was killed: what was in flight or not shipped then was never written")
+    unfinished = int((requests.unfinished & rows).sum())
+    if unfinished:
+        notes.append(
+            f"{unfinished:,} judged requests were not over when the run ended: older than a limit they violate it,"
+            " younger ones are unknown and count against a PASS"
+        )
+    chunks = requests.chunks[requests.ok & rows]
+    tokens = requests.output_tokens[requests.ok & rows]
+    if chunks.sum() and tokens.sum() > 1.05 * chunks.sum():
+        notes.append(
+            f"a content chunk carries {tokens.sum() / chunks.sum():.3g} tokens on average, which ITL is between"
+        )
+    return tuple(notes)
+
+
+def open_loop_notes(load: LoadSummary) -> tuple[str, ...]:
+    """Offered against achieved: the open loop's counterpart of N = X (R + Z)."""
+    found = load.open_loop
+    if found is None:
+        return ()
+    late = "" if found.late_p99_s is None else f" (late by {1e3 * found.late_p99_s:.3g} ms at p99)"
+    first, second = found.in_flight_halves
+    return (
+        f"open loop, {found.arrivals}: {found.due:,} arrivals were due in the judged window, {found.offered_rps:.4g}/s;"
+        f" {found.started:,} started{late}; {found.completed_rps:.4g}/s ended; in flight on average {first:,.3g} in the"
+        f" window's first half and {second:,.3g} in its second",
+        "response times run from the scheduled time of an arrival; think time is unused, and each arrival asks the"
+        " first turn of its conversation",
+    )
