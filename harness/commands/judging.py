@@ -1,0 +1,49 @@
+"""``harness judge`` and ``harness report``: recorded runs, judged and shown again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.options import CatalogOption, JsonOption, loaded_catalog, write_report
+
+
+def judge(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory, or a folder of them.")],
+    report: Annotated[bool, typer.Option("--report", help="Write report.html as well.")] = False,
+    as_json: JsonOption = False,
+    catalog: CatalogOption = None,
+) -> None:
+    """Judge a recorded run again; also one that was cut off. Needs no server."""
+    from harness.console import print_judgements
+    from harness.judge import judge as judge_one
+    from harness.judge import write_judgement
+    from harness.runlog import run_directories
+
+    judgements = []
+    for directory in run_directories(run_dir):
+        judgements.append(judge_one(directory))
+        write_judgement(directory, judgements[-1])
+    path = write_report(judgements, run_dir / "report.html", loaded_catalog(catalog)) if report else None
+    raise typer.Exit(print_judgements(judgements, as_json=as_json, report=path))
+
+
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories, or folders of them.")],
+    output: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the first).")] = None,
+    catalog: CatalogOption = None,
+) -> None:
+    """Write one HTML report over recorded runs."""
+    from harness.judge import judge as judge_one
+    from harness.judge import read_judgement
+    from harness.runlog import JUDGEMENT, run_directories
+
+    loaded = loaded_catalog(catalog)
+    directories = [directory for path in run_dirs for directory in run_directories(path)]
+    judgements = [
+        read_judgement(directory) if (directory / JUDGEMENT).exists() else judge_one(directory)
+        for directory in directories
+    ]
+    typer.echo(write_report(judgements, output or run_dirs[0] / "report.html", loaded))

@@ -1,0 +1,36 @@
+"""Options that several commands take, and what they load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.catalog import Catalog
+    from harness.judgement import Judgement
+
+CatalogOption = Annotated[
+    list[Path] | None, typer.Option("--catalog", help="Your own YAML file or folder, on top of the built-in catalog.")
+]
+OtherGpuOption = Annotated[
+    bool, typer.Option("--allow-other-gpu", help="Run a --real stack on other GPUs than its own, and mark the run.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
+
+
+def loaded_catalog(extra: list[Path] | None) -> Catalog:
+
+    for path in extra or ():
+        if not path.exists():
+            raise UsageError(f"--catalog {path}: there is no such file or folder")
+    return load_catalog(tuple(path.resolve() for path in extra or ()))
+
+
+def write_report(judgements: list[Judgement], path: Path, catalog: Catalog) -> Path:
+    from harness.matrix import report_of
+
+    return report_of(judgements, path, catalog)
