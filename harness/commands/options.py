@@ -23,6 +23,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 
 def loaded_catalog(extra: list[Path] | None) -> Catalog:
+    from harness.catalog import load_catalog
 
     for path in extra or ():
         if not path.exists():
