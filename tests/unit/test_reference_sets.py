@@ -230,6 +230,20 @@ def test_facts_tell_an_answer_from_that_to_another_question() -> None:
     assert wrong <= 0.06 * asked
 
 
+def test_facts_are_found_in_right_answers_of_other_words() -> None:
+    """``support_answers.jsonl``: right answers in the manner of a chat model, written without regard to the synonyms."""
+    lines = (Path(__file__).parent / "support_answers.jsonl").read_text(encoding="utf-8").splitlines()
+    wanted = {row["id"]: row for row in SUPPORT_REFERENCES}
+    found = []
+    for line in lines:
+        given = json.loads(line)
+        row, answer = wanted[given["id"]], given["answer"]
+        found += [any(says(answer, phrase) for phrase in claim["any"]) for claim in row["facts"]]
+        assert not [phrase for phrase in phrases(row["forbidden"]) if says(answer, phrase)], answer
+    assert len(lines) >= 24
+    assert sum(found) >= 0.9 * len(found)
+
+
 def test_a_rubric_asks_what_the_brief_asks() -> None:
     for entry, row in zip(BRIEFS, RUBRICS, strict=True):
         assert entry["id"] == row["id"]
