@@ -231,7 +231,7 @@ def test_facts_tell_an_answer_from_that_to_another_question() -> None:
 
 
 def test_facts_are_found_in_right_answers_of_other_words() -> None:
-    """``support_answers.jsonl``: right answers in the manner of a chat model, written without regard to the synonyms."""
+    """``support_answers.jsonl``: right answers of a chat model's manner, written without regard to synonyms."""
     lines = (Path(__file__).parent / "support_answers.jsonl").read_text(encoding="utf-8").splitlines()
     wanted = {row["id"]: row for row in SUPPORT_REFERENCES}
     found = []
