@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import date
 
 from harness.judgement import CostSummary
 from harness.spec import Claim, HourlyPrice, NoPrice, Stack, TokenPrice
 
 SECONDS_PER_HOUR = 3600.0
+HOURS_PER_MONTH = 730.0
+"""8,760 hours a year over twelve."""
+PRICE_GOOD_FOR_DAYS = 90
+"""List prices change; one read longer ago than this is flagged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,19 @@ def format_usd(usd: float) -> str:
 def usd_per_hour(stack: Stack) -> float | None:
     """What the whole stack's machines cost an hour; None for an API or a machine without a price."""
     return stack.price.usd_per_gpu_hour * stack.gpu_count if isinstance(stack.price, HourlyPrice) else None
+
+
+def stale_price(stack: Stack, today: date) -> str:
+    """Why the stack's price should be looked up again; empty: it was read within the last 90 days, or there is none."""
+    if isinstance(stack.price, NoPrice):
+        return ""
+    read = stack.price.source.read
+    if read is None:
+        return f"the price of {stack.title} does not say when it was read: look it up again"
+    days = (today - read).days
+    if days <= PRICE_GOOD_FOR_DAYS:
+        return ""
+    return f"the price of {stack.title} was read on {read.isoformat()}, {days} days ago: look it up again"
 
 
 def hourly_cost(usd_per_gpu_hour: float, gpus: int, users: float, response_s: float, think_s: float) -> Cost:

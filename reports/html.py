@@ -22,8 +22,11 @@ def render(
     title: str = "SLA verdicts",
 ) -> str:
     """Render the whole page; the same input gives the same text."""
-    page = view.build(judgements, recommendations, plan_rows, title)
-    return _environment().get_template("page.html.j2").render(page=page)
+    return render_page("page.html.j2", view.build(judgements, recommendations, plan_rows, title))
+
+
+def render_page(template: str, page: object) -> str:
+    return _environment().get_template(template).render(page=page)
 
 
 def write_report(
@@ -33,8 +36,11 @@ def write_report(
     plan_rows: Sequence[PlanRow] = (),
     title: str = "SLA verdicts",
 ) -> Path:
-    """Write the page to ``path``, through a neighbour, so that a reader never sees half of it."""
-    text = render(judgements, recommendations, plan_rows, title)
+    return write_page(path, render(judgements, recommendations, plan_rows, title))
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write ``text`` to ``path``, through a neighbour, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     half.write_text(text, encoding="utf-8")

@@ -69,6 +69,7 @@ FLOORS: dict[str, int] = {
     "harness.loadgen.*": 4,
     "harness.run": 5,
     "harness.judge": 5,
+    "harness.audit.*": 5,
     "harness.plan": 5,
     "harness.capacity": 5,
     "harness.matrix": 5,
