@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.advice import advise
 from harness.candidates import quality_rank
 from harness.catalog import Catalog
 from harness.cell import (
@@ -25,7 +26,7 @@ from harness.dataset import read_workload
 from harness.errors import UsageError, unknown_name
 from harness.judgement import Judgement
 from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
-from harness.recommend import Recommendation, recommendations
+from harness.recommend import Recommendation
 from harness.spec import Protocol, Scenario, Stack
 from reports.html import write_report
 from servers.emulator.faults import FaultPlan
@@ -224,4 +225,5 @@ def report_of(
         judged = [judgement.stack for judgement in judgements if judgement.scenario == name]
         stacks = dict.fromkeys((*judged, *catalog.scenarios[name].stacks, *catalog.scenarios[name].variants))
         rows += plan(catalog, [name], [stack for stack in stacks if stack in catalog.stacks])
-    return write_report(path, judgements, advice or recommendations(judgements, catalog), rows, title="SLA verdicts")
+    advice = advice or advise(judgements, catalog, datetime.now(UTC).date())
+    return write_report(path, judgements, advice, rows, title="SLA verdicts")

@@ -355,6 +355,10 @@ def recommendation(scenario: str = "support-chatbot", **changes: Any) -> Recomme
         "ties": ("gpt-4-api",),
         "dropped": {"7b-t4-vllm": "FAIL: 916 of 2,400 requests violate"},
         "flips": ("If 13B A100 VLLM failed, it would be GPT 4 API.",),
+        "binding": "p95(e2e) < 2 s: 15% of the limit left",
+        "headroom": "20% more users (120) would still pass by arithmetic: emulated 1.71 s x 1.1 is 1.88 s.",
+        "fallback": ("13B A100 VLLM in place of GPT 4 API: cheaper from 44,648 queries a month on.",),
+        "price_notes": ("The price of 13B A100 VLLM was read on 2026-01-01, 326 days ago: look it up again.",),
         "rests_on_emulation": True,
     }
     return Recommendation(**{**facts, **changes})

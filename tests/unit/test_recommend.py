@@ -14,7 +14,8 @@ from harness.candidates import QUALITY_SCALE, Candidate, candidates_from_claims,
 from harness.catalog import Catalog, load_catalog
 from harness.judgement import CheckResult, ClientHealth, CostSummary, Judgement, LoadSummary, Mark, Verdict
 from harness.objective import Objective
-from harness.recommend import SAME_COST, Recommendation, possible_variants, recommend, recommendations
+from harness.ranking import SAME_COST
+from harness.recommend import Recommendation, possible_variants, recommend, recommendations
 from harness.spec import QualityNeed, Word
 
 
