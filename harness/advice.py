@@ -10,7 +10,7 @@ from harness.break_even import BreakEven, break_even
 from harness.candidates import StackFacts, candidates_from_claims, quality_rank
 from harness.catalog import Catalog
 from harness.closed_loop import output_lengths
-from harness.cost import HOURS_PER_MONTH, SECONDS_PER_HOUR, format_usd, stale_price, token_cost, usd_per_hour
+from harness.cost import HOURS_PER_MONTH, SECONDS_PER_HOUR, format_usd, stale_prices, token_cost, usd_per_hour
 from harness.judgement import Judgement
 from harness.plan import mean_prompt_tokens, plan_cell
 from harness.recommend import MORE_USERS, Recommendation, recommend, recommendations
@@ -110,9 +110,7 @@ def _completed(
     return found.model_copy(
         update={
             "fallback": tuple(told),
-            "price_notes": tuple(
-                f"{note[:1].upper()}{note[1:]}." for stack in known if (note := stale_price(stack, today))
-            ),
+            "price_notes": stale_prices(known, today),
         }
     )
 

@@ -11,6 +11,7 @@ An open loop has no users, and its X is what was answered. An API costs its toke
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -66,17 +67,20 @@ def usd_per_hour(stack: Stack) -> float | None:
     return stack.price.usd_per_gpu_hour * stack.gpu_count if isinstance(stack.price, HourlyPrice) else None
 
 
-def stale_price(stack: Stack, today: date) -> str:
-    """Why the stack's price should be looked up again; empty: it was read within the last 90 days, or there is none."""
-    if isinstance(stack.price, NoPrice):
-        return ""
-    read = stack.price.source.read
-    if read is None:
-        return f"the price of {stack.title} does not say when it was read: look it up again"
-    days = (today - read).days
-    if days <= PRICE_GOOD_FOR_DAYS:
-        return ""
-    return f"the price of {stack.title} was read on {read.isoformat()}, {days} days ago: look it up again"
+def stale_prices(stacks: Iterable[Stack], today: date) -> tuple[str, ...]:
+    """Which prices should be looked up again: a sentence for each day on which some were read, over 90 days ago."""
+    read: dict[date | None, dict[str, None]] = {}
+    for stack in stacks:
+        if not isinstance(stack.price, NoPrice):
+            read.setdefault(stack.price.source.read, {})[stack.title] = None
+    notes = []
+    for day in sorted(read, key=lambda each: each or date.min):
+        whose = "; ".join(read[day])
+        if day is None:
+            notes.append(f"Prices that do not say when they were read, to be looked up again: {whose}.")
+        elif (age := (today - day).days) > PRICE_GOOD_FOR_DAYS:
+            notes.append(f"Prices read on {day.isoformat()}, {age} days ago, to be looked up again: {whose}.")
+    return tuple(notes)
 
 
 def hourly_cost(usd_per_gpu_hour: float, gpus: int, users: float, response_s: float, think_s: float) -> Cost:

@@ -60,20 +60,25 @@ def _by_limit(rule: Rule, pick: Candidate, known: Sequence[Candidate]) -> Iterab
             f"If {metric} had to stay under {quantity(own, pick.unit)} in place of {quantity(pick.limit, pick.unit)}, "
             f"it would be {_title(rule.first(tighter))}."
         )
-    for other in known:
-        bound = other.bound
-        if other.verdict is not Verdict.FAIL or not other.fails_only_its_limit or bound is None:
-            continue
-        passing = [replace(each, verdict=Verdict.PASS) if each is other else each for each in known]
-        found = rule.first(passing)
-        if found is not None and found.stack == other.stack:
-            yield f"If {metric} could be {quantity(bound, other.unit)}, it would be {other.title}."
+    slower = [each for each in known if each.verdict is Verdict.FAIL and each.fails_only_its_limit]
+    first = pick.stack
+    for limit in sorted({each.bound for each in slower if each.bound is not None}):
+        found = rule.first([_at(each, limit) if each in slower else each for each in known])
+        if found is not None and found.stack != first:
+            first = found.stack
+            yield f"If {metric} could be {quantity(limit, pick.unit)}, it would be {found.title}."
 
 
 def _under(candidate: Candidate, limit: float) -> Candidate:
     """What passes under a tighter limit: only what was shown to lie below it."""
     passes = candidate.bound is not None and candidate.bound < limit
     return candidate if passes or candidate.verdict is not Verdict.PASS else replace(candidate, verdict=Verdict.FAIL)
+
+
+def _at(candidate: Candidate, limit: float) -> Candidate:
+    """What passes under a looser limit."""
+    passes = candidate.bound is not None and candidate.bound <= limit
+    return replace(candidate, verdict=Verdict.PASS) if passes else candidate
 
 
 def _title(candidate: Candidate | None) -> str:

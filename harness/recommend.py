@@ -254,7 +254,9 @@ def headroom(candidate: Candidate, users: int | None) -> str:
 def _room(margin: float) -> str:
     if not math.isfinite(margin):
         return "too many requests never got an answer"
-    return f"{margin:.0%} of the limit left" if margin >= 0 else f"missed by {-margin:.0%} of the limit"
+    if margin >= 0:
+        return f"{margin:.0%} of the limit left"
+    return f"missed by {-margin:.0%} of the limit" if margin >= -1 else f"{1 - margin:,.3g} times the limit"
 
 
 def _claimed(candidate: Candidate) -> str:

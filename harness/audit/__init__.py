@@ -14,9 +14,10 @@ from harness.audit import hardware, money
 from harness.audit.lines import AuditLine, ClaimCell, Standing
 from harness.audit.lines import Subject as Subject
 from harness.catalog import Catalog
-from harness.cost import stale_price
+from harness.cost import stale_prices
 from harness.judgement import Judgement
 from harness.records import Record
+from harness.spec import Stack
 
 SUBJECTS: dict[Subject, Callable[[ClaimCell], AuditLine | None]] = {
     "latency": hardware.latency,
@@ -58,17 +59,17 @@ def audit(
         For a name that is not in the catalog.
     """
     lines: list[AuditLine] = []
-    notes: dict[str, None] = {}
+    notes: list[str] = []
+    priced: dict[str, Stack] = {}
     for name in catalog.scenarios if scenarios is None else scenarios:
         scenario = catalog.scenario(name)
         for stack in map(catalog.stack, scenario.stacks if stacks is None else stacks):
             claim = stack.claims.get(name)
             if claim is None:
-                notes[f"{name}: nobody claims anything of {stack.title}."] = None
+                notes.append(f"{name}: nobody claims anything of {stack.title}.")
                 continue
             mine = [each for each in judgements if (each.scenario, each.stack) == (name, stack.name)]
             cell = ClaimCell.of(catalog, scenario, stack, claim, mine)
             lines.extend(line for of in SUBJECTS.values() if (line := of(cell)) is not None)
-            if stale := stale_price(stack, today):
-                notes[f"{stale[:1].upper()}{stale[1:]}."] = None
-    return Audit(lines=tuple(lines), notes=tuple(notes))
+            priced[stack.name] = stack
+    return Audit(lines=tuple(lines), notes=(*notes, *stale_prices(priced.values(), today)))

@@ -81,7 +81,7 @@ def memory(cell: ClaimCell) -> AuditLine | None:
     claimed, machine, ideal, floor = cell.claim.memory_gb, cell.machine, cell.ideal, cell.floor
     if claimed is None or machine is None or ideal is None or floor is None:
         return None
-    gpus, each = machine.tensor_parallel, " a GPU" if cell.stack.gpu_count > 1 else ""
+    gpus, a_gpu = machine.tensor_parallel, " a GPU" if cell.stack.gpu_count > 1 else ""
     least = memory_fit(ideal, CLAIM_PROMPT_TOKENS + cell.tokens)
     needed_gb, card_gb = least.needed / gpus / 1e9, usable_bytes(ideal) / gpus / 1e9
     request = cell.prompt_tokens + cell.tokens / 2
@@ -92,28 +92,28 @@ def memory(cell: ClaimCell) -> AuditLine | None:
     crowd_gb = (weight_bytes(machine.model) + in_flight * request * stored_kv_bytes_per_token(ideal)) / gpus / 1e9
     arithmetic = (
         f"At least: {least.weights / gpus / 1e9:.1f} GB of weights + {least.request_kv / gpus / 1e9:.3g} GB of keys "
-        f"and values of one answer = {needed_gb:.4g} GB{each}; the card has {card_gb:.4g} GB.",
+        f"and values of one answer = {needed_gb:.4g} GB{a_gpu}; the card has {card_gb:.4g} GB.",
         f"Room: ({card_gb:.4g} GB - {least.weights / gpus / 1e9:.1f} GB) x {gpus} / {_kib(ideal)} a token / "
         f"({cell.prompt_tokens:,} prompt + {cell.tokens:,} / 2 answer tokens) = {at_once:,} at once"
         f"{' on each replica' if cell.stack.replicas > 1 else ''}.",
         f"Wanted: {users:,.4g} users x {shown_s(response_s)} / ({shown_s(response_s)} + {cell.think_s:g} s to think) "
-        f"= {in_flight:,.3g} at once, {crowd_gb:.3g} GB{each}.",
+        f"= {in_flight:,.3g} at once, {crowd_gb:.3g} GB{a_gpu}.",
     )
     factor = None
     if needed_gb > min(claimed * CLAIM_MEMORY_SLACK, card_gb):
         standing, factor = Standing.IMPOSSIBLE, needed_gb / min(claimed, card_gb)
-        sentence = f"{claimed:g} GB{each} cannot hold the model and one answer, which take {needed_gb:.3g} GB{each}."
+        sentence = f"{claimed:g} GB{a_gpu} cannot hold the model and one answer, which take {needed_gb:.3g} GB{a_gpu}."
     elif crowd_gb > card_gb:
         standing, factor = Standing.INCONSISTENT, crowd_gb / card_gb
         sentence = (
             f"The card holds the model and {_count(at_once, 'answer')} at once; {users:,.4g} users have "
-            f"{in_flight:,.3g} under way at any moment, which takes {crowd_gb:.3g} GB{each} of its {card_gb:.3g}."
+            f"{in_flight:,.3g} under way at any moment, which takes {crowd_gb:.3g} GB{a_gpu} of its {card_gb:.3g}."
         )
     else:
         engine_gb = usable_bytes(machine) / gpus / 1e9
         standing = Standing.PLAUSIBLE if crowd_gb <= engine_gb else Standing.UNPROVEN
         sentence = (
-            f"{claimed:g} GB{each} can hold the model, and the card has room for {at_once:,} answers at once where "
+            f"{claimed:g} GB{a_gpu} can hold the model, and the card has room for {at_once:,} answers at once where "
             f"about {in_flight:,.3g} are under way."
         )
         if standing is Standing.UNPROVEN:

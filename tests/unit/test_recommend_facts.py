@@ -110,6 +110,7 @@ def test_the_least_room_binds() -> None:
     assert binding(tight, users=100) == "capacity: at least 105 users where 100 are asked"
     missed = candidate(verdict=Verdict.FAIL, margins=(("p95(e2e) < 2 s", -0.25), ("error_rate < 2 %", 0.1)))
     assert decide(missed).binding == "p95(e2e) < 2 s: missed by 25% of the limit"
+    assert binding(candidate(margins=(("p95(e2e) < 2 s", -3.5),))) == "p95(e2e) < 2 s: 4.5 times the limit"
     assert binding(candidate(margins=(("p95(e2e) < 2 s", -math.inf),))).endswith(
         "too many requests never got an answer"
     )
@@ -161,6 +162,13 @@ def test_a_looser_limit_lets_a_cheaper_one_in() -> None:
         "slow", Verdict.FAIL, usd_per_query=0.0001, value=2.5, bound=2.6, margins=(("p95(e2e) < 2 s", -0.25),)
     )
     assert "If p95(e2e) could be 2.6 s, it would be SLOW." in decide(slow, candidate("b")).flips
+    slower = replace(slow, stack="slower", title="SLOWER", value=4.0, bound=4.2, usd_per_query=0.00005)
+    dearer = replace(slow, stack="dearer", title="DEARER", value=3.0, bound=3.2, usd_per_query=0.0002)
+    flips = decide(slow, slower, dearer, candidate("b")).flips
+    assert [flip for flip in flips if "(e2e) could be" in flip] == [
+        "If p95(e2e) could be 2.6 s, it would be SLOW.",
+        "If p95(e2e) could be 4.2 s, it would be SLOWER.",
+    ]
     dear = replace(slow, usd_per_query=1.0)
     assert not any("(e2e) could be" in flip for flip in decide(dear, candidate("b")).flips)
     broken = replace(slow, margins=(*slow.margins, ("error_rate < 2 %", -3.0)))
