@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 
+from harness.audit import NO_CLAIMS, Audit
 from harness.judgement import Judgement
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
@@ -20,9 +21,10 @@ def render(
     recommendations: Sequence[Recommendation] = (),
     plan_rows: Sequence[PlanRow] = (),
     title: str = "SLA verdicts",
+    audit: Audit = NO_CLAIMS,
 ) -> str:
     """Render the whole page; the same input gives the same text."""
-    return render_page("page.html.j2", view.build(judgements, recommendations, plan_rows, title))
+    return render_page("page.html.j2", view.build(judgements, recommendations, plan_rows, title, audit))
 
 
 def render_page(template: str, page: object) -> str:
@@ -35,8 +37,9 @@ def write_report(
     recommendations: Sequence[Recommendation] = (),
     plan_rows: Sequence[PlanRow] = (),
     title: str = "SLA verdicts",
+    audit: Audit = NO_CLAIMS,
 ) -> Path:
-    return write_page(path, render(judgements, recommendations, plan_rows, title))
+    return write_page(path, render(judgements, recommendations, plan_rows, title, audit))
 
 
 def write_page(path: Path, text: str) -> Path:

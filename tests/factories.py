@@ -10,6 +10,8 @@ import math
 from statistics import NormalDist
 from typing import Any
 
+from harness.audit import Audit
+from harness.audit.lines import AuditLine, Standing
 from harness.judgement import (
     CheckResult,
     ClaimAudit,
@@ -374,6 +376,28 @@ def no_recommendation(scenario: str = "translation", **changes: Any) -> Recommen
         "variants": ("13b-int8-2xa100-trtllm",),
     }
     return Recommendation(**{**facts, **changes})
+
+
+def audit(scenario: str = "support-chatbot", stack: str = "7b-t4-vllm", **changes: Any) -> Audit:
+    """A latency that cannot be and a cost that nobody measured."""
+    facts: dict[str, Any] = {
+        "scenario": scenario,
+        "stack": stack,
+        "title": stack.replace("-", " ").upper(),
+        "subject": "latency",
+        "standing": Standing.IMPOSSIBLE,
+        "claimed": 0.8,
+        "floor": 8.75,
+        "measured": 0.9,
+        "marks": (Mark.EMULATED,),
+        "factor": 10.9,
+        "sentence": "0.8 s for 200 tokens cannot be: reading the weights once a token takes 8.75 s at least.",
+        "arithmetic": ("At least: 0.0438 s + 199 x 0.0438 s = 8.75 s.", "8.75 s / 0.8 s = 10.9."),
+    }
+    cost = {"subject": "cost", "standing": Standing.PLAUSIBLE, "claimed": 0.0002, "floor": 0.0001, "factor": None}
+    cost |= {"measured": None, "marks": (), "sentence": "$0.000200 a query agrees with the list price."}
+    cost |= {"arithmetic": ("The answer alone: (200 output tokens x $1) / 1,000,000 = $0.000200.",)}
+    return Audit(lines=(AuditLine(**{**facts, **changes}), AuditLine(**{**facts, **cost, **changes})))
 
 
 def plan_row(scenario: str = "support-chatbot", stack: str = "7b-t4-vllm", **changes: Any) -> PlanRow:

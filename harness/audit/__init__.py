@@ -44,6 +44,9 @@ class Audit(Record):
         return f"{len(self.lines)} claim{'' if len(self.lines) == 1 else 's'}" + (f": {told}" if told else "")
 
 
+NO_CLAIMS = Audit(lines=())
+
+
 def audit(
     catalog: Catalog,
     today: date,

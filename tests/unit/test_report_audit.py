@@ -17,6 +17,7 @@ from harness.catalog import load_catalog
 from harness.cli import app
 from harness.judge import write_judgement
 from harness.judgement import Mark
+from harness.matrix import report_of
 from harness.runlog import MANIFEST
 from reports import audit as page
 from reports.html import render_page
@@ -80,6 +81,22 @@ def test_foreign_texts_stay_texts() -> None:
     assert "<script>alert(1)</script>" in document.text
     for tty in (True, False):
         assert "\x1b[31m" not in shown(found, tty=tty)
+
+
+def test_the_report_of_a_run_holds_the_claims_and_the_advice(tmp_path: Path) -> None:
+    cells = [judged("vllm-13b-a100"), judged("openai-gpt4", value=1.5)]
+    text = report_of(cells, tmp_path / "report.html", load_catalog()).read_text(encoding="utf-8")
+    document = parse(text)
+    for said in (
+        "0.6 s for 200 tokens cannot be",  # ran
+        "0.8 s for 200 tokens cannot be",  # did not run
+        "20% more users (120)",
+        "13B on one A100, vLLM in place of GPT-4, OpenAI API: cheaper from",
+        "What physics expected",
+    ):
+        assert said in document.text
+    claims = text.partition('<section id="claims"')[2].partition("<section")[0]
+    assert 'href="#cell-chatbot-vllm-13b-a100"' in claims
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
