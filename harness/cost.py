@@ -31,30 +31,6 @@ class Cost:
     arithmetic: str
 
 
-@dataclass(frozen=True, slots=True)
-class Consistency:
-    """A claimed cost against the cost that the claim's own latency and users give."""
-
-    claimed_usd: float
-    computed: Cost
-    implied_think_s: float | None = None
-    """Think time at which the claimed cost would be right; negative: at none. None for token prices."""
-
-    @property
-    def factor(self) -> float:
-        """Claimed over computed: 2 claims twice what its arithmetic gives."""
-        return self.claimed_usd / self.computed.usd
-
-    @property
-    def sentence(self) -> str:
-        claimed = f"claimed {format_usd(self.claimed_usd)} a query, {self.factor:.2g} times {self.computed.arithmetic}"
-        if self.implied_think_s is None:
-            return claimed
-        if self.implied_think_s < 0:
-            return f"{claimed}; no think time is short enough for the claim"
-        return f"{claimed}; it would hold at a think time of {self.implied_think_s:.3g} s"
-
-
 def format_usd(usd: float) -> str:
     """Dollars with three significant digits, never in exponents, never fewer than cents."""
     if not math.isfinite(usd) or usd == 0:
@@ -154,34 +130,6 @@ def good_thousand(query: Cost, good_share: float) -> Cost | None:
         return None
     usd = 1000 * query.usd / good_share
     return Cost(usd, f"1000 x {format_usd(query.usd)} / {good_share:.4g} good = {format_usd(usd)}")
-
-
-def claim_consistency(
-    stack: Stack, claim: Claim, *, users: int, think_s: float, input_tokens: float = 0.0
-) -> Consistency | None:
-    """Compare a claim's cost with its own latency and users.
-
-    ``users`` stands in where the claim names none. With a price per token, ``input_tokens`` 0 leaves the prompt out:
-    the computed cost is then the least it can be.
-    """
-    if claim.cost_usd is None:
-        return None
-    claimed_users = claim.users or users
-    computed = query_cost(
-        stack,
-        users=claimed_users,
-        response_s=claim.latency_s,
-        think_s=think_s,
-        input_tokens=input_tokens,
-        output_tokens=claim.tokens,
-    )
-    if computed is None or computed.usd == 0:
-        return None
-    implied_think_s = None
-    per_hour = usd_per_hour(stack)
-    if per_hour and claim.latency_s is not None:
-        implied_think_s = claim.cost_usd * claimed_users * SECONDS_PER_HOUR / per_hour - claim.latency_s
-    return Consistency(claim.cost_usd, computed, implied_think_s)
 
 
 def cost_summary(

@@ -13,6 +13,7 @@ from rich.text import Text
 from harness.audit import Audit
 from harness.audit.lines import AuditLine, Standing
 from reports import claims, figures
+from reports.claims import StandingMeaning
 from reports.html import render_page, write_page
 from reports.parts import Table, badges
 
@@ -32,7 +33,7 @@ class AuditPage:
     summary: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
-    meanings: tuple[claims.Meaning, ...]
+    meanings: tuple[StandingMeaning, ...]
 
 
 def build(audit: Audit) -> AuditPage:

@@ -53,7 +53,7 @@ Links = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class StandingMeaning:
     chip: Chip
     text: str
 
@@ -70,8 +70,8 @@ def audited(audit: Audit, titles: Mapping[str, str], links: Links) -> tuple[Tabl
     )
 
 
-def standings() -> tuple[Meaning, ...]:
-    return tuple(Meaning(CHIPS[standing], text) for standing, text in MEANINGS.items())
+def standings() -> tuple[StandingMeaning, ...]:
+    return tuple(StandingMeaning(CHIPS[standing], text) for standing, text in MEANINGS.items())
 
 
 def expected(scenario: str, title: str, plan_rows: Sequence[PlanRow], links: Links) -> Table | None:

@@ -12,6 +12,7 @@ from harness.judgement import Judgement, Mark, Verdict
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
 from reports import cells, checks, claims, figures, recommendations
+from reports.claims import StandingMeaning
 from reports.parts import Chip, Column, Fact, Item, Table, badges
 
 VERDICT_MEANINGS = {
@@ -82,7 +83,7 @@ class Page:
     matrix: Table | None
     advice: tuple[recommendations.Advice, ...]
     claims: tuple[Table, ...]
-    standings: tuple[claims.Meaning, ...]
+    standings: tuple[StandingMeaning, ...]
     expected: tuple[Table, ...]
     cells: tuple[cells.Cell, ...]
     verdicts: tuple[Meaning, ...]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.audit.lines import ROUND_NUMBERS, AuditLine, ClaimCell, Found, Standing
-from harness.cost import Cost, format_usd, hourly_cost, rate_cost, token_cost
+from harness.audit.lines import ROUND_NUMBERS, AuditLine, ClaimCell, Found, Standing, shown_s
+from harness.cost import SECONDS_PER_HOUR, Cost, format_usd, hourly_cost, rate_cost, token_cost
 from harness.judgement import Judgement
 from harness.plan import CLAIM_PROMPT_TOKENS
 from harness.roofline import capacity_rps, largest_crowd
@@ -41,6 +41,7 @@ def _hourly_cost(cell: ClaimCell, claimed: float, usd: float, latency_s: float, 
     arithmetic = [
         f"By {whose} {cell.users:,} users, always waiting for an answer: {busy.arithmetic}.",
         f"With {cell.think_s:g} s of thinking: {paused.arithmetic}.",
+        f"The claim would hold {_pause(claimed * cell.users * SECONDS_PER_HOUR / (usd * gpus) - latency_s)}.",
     ]
     given = f"its own {latency_s:g} s and {whose} {cell.users:,} users give"
     if factor is None:
@@ -114,6 +115,12 @@ def _measured_cost(cell: ClaimCell, run: Judgement, claimed: float) -> Found | N
         return run, usd, Standing.CONFIRMED
     shared = cell.stack.is_api or run.load.users_reached >= cell.users
     return run, usd, Standing.CONTRADICTED if shared else None
+
+
+def _pause(think_s: float) -> str:
+    if think_s < 0:
+        return "at no think time, for none is short enough"
+    return f"if each user paused {shown_s(think_s)} after an answer"
 
 
 def _times(claimed: float, other: float) -> str:

@@ -137,7 +137,10 @@ def test_a_cost_against_its_own_latency_and_users(
 
 
 def test_the_chatbots_cost_on_a_t4_is_out_by_some_150(seed: Audit) -> None:
-    assert line(seed, "chatbot", "vllm-7b-t4", "cost").factor == pytest.approx(150, rel=0.05)
+    found = line(seed, "chatbot", "vllm-7b-t4", "cost")
+    assert found.factor == pytest.approx(150, rel=0.05)
+    assert pytest.approx(122.6, rel=1e-3) == 0.0002 * 60 * 3600 / 0.35 - 0.8
+    assert "The claim would hold if each user paused 123 s after an answer." in found.arithmetic
 
 
 def test_an_apis_cost_against_its_list_price(seed: Audit) -> None:
@@ -229,6 +232,7 @@ def test_a_cost_below_a_machine_that_never_idles(catalog: Catalog) -> None:
     batch = int((15 * 2**30 - 14e9) / KV_7B) // (1 + 500)
     rate = batch / (1000 * (14e9 + batch * 501 * KV_7B) / 320e9)
     assert (batch, found.standing) == (8, IMPOSSIBLE)
+    assert "The claim would hold if each user paused 16.6 s after an answer." in found.arithmetic
     assert found.floor == pytest.approx(0.35 / 3600 / rate, rel=0.005)
 
 
