@@ -69,6 +69,8 @@ class Candidate:
     margins: tuple[tuple[str, float], ...] = ()
     """Each check with the share of its limit that is left."""
     facts: StackFacts = NO_FACTS
+    users: int | None = None
+    """Under which it was measured; None: by a claim, or in an open loop."""
     growth: float | None = None
     """How many times as large the primary check's value is predicted to be with a fifth more users."""
 
@@ -144,7 +146,7 @@ def _from_claim(stack: Stack, claim: Claim, scenario: Scenario) -> Candidate:
 
 def candidate_of(runs: Sequence[Judgement], catalog: Catalog) -> Candidate:
     """One candidate of all runs of a stack; a PASS and a FAIL decide nothing."""
-    runs = _best_evidence(runs)
+    runs = _best_evidence(runs, catalog)
     by_verdict = {run.verdict: run for run in runs}
     shown = next(by_verdict[each] for each in Verdict if each in by_verdict)
     verdict, reason = shown.verdict, "; ".join(shown.reasons) or shown.sentence
@@ -169,6 +171,7 @@ def candidate_of(runs: Sequence[Judgement], catalog: Catalog) -> Candidate:
         bound=check.value_high if check else None,
         margins=tuple((each.text, each.margin) for each in shown.checks if each.margin is not None),
         facts=facts_of(shown),
+        users=shown.load.users or None,
     )
 
 
@@ -186,11 +189,17 @@ def facts_of(run: Judgement) -> StackFacts:
     )
 
 
-def _best_evidence(runs: Sequence[Judgement]) -> Sequence[Judgement]:
+def _best_evidence(runs: Sequence[Judgement], catalog: Catalog) -> Sequence[Judgement]:
     """Leave out invalid, reduced and emulated runs, and those on another GPU, where a stack has better ones."""
+
+    def flaws(run: Judgement) -> set[Mark]:
+        scenario = catalog.scenarios.get(run.scenario)
+        fewer = scenario is not None and 0 < run.load.users < scenario.users
+        return {*run.marks} | ({Mark.REDUCED} if fewer else set())
+
     reduced = {Mark.REDUCED}
     for unwelcome in (set[Mark](), reduced, {*reduced, Mark.OTHER_GPU}, {*reduced, Mark.OTHER_GPU, Mark.EMULATED}):
-        better = [run for run in runs if run.verdict is not Verdict.INVALID and not unwelcome & {*run.marks}]
+        better = [run for run in runs if run.verdict is not Verdict.INVALID and not unwelcome & flaws(run)]
         runs = better or runs
     return runs
 

@@ -53,6 +53,8 @@ class Rule:
     cost_sensitivity: Word
     quality_need: QualityNeed
     basis: Basis = PER_QUERY
+    users: int | None = None
+    """The scenario's: a PASS with fewer says nothing of them."""
 
     def first(self, known: Iterable[Candidate]) -> Candidate | None:
         order = self.ranked([each for each in known if not self.why_dropped(each)])
@@ -64,6 +66,8 @@ class Rule:
             return f"{candidate.verdict}: {candidate.reason}" if candidate.reason else str(candidate.verdict)
         if Mark.REDUCED in candidate.marks:
             return "it passed under a reduced load, which says nothing about the scenario's"
+        if self.users and candidate.users and candidate.users < self.users:
+            return f"it passed with {candidate.users:,} users, and the scenario has {self.users:,}"
         if Mark.OTHER_GPU in candidate.marks:
             return "it passed on another GPU than its own, which says nothing about its own"
         if candidate.rank is None:

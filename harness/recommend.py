@@ -71,7 +71,7 @@ def recommend(
 ) -> Recommendation:
     """Apply the rule; the order of ``candidates`` does not matter. ``users`` are the scenario's, for headroom."""
     known = sorted(candidates, key=lambda candidate: candidate.stack)
-    rule = Rule(cost_sensitivity, quality_need, basis_of(known))
+    rule = Rule(cost_sensitivity, quality_need, basis_of(known), users)
     dropped = {candidate.stack: why for candidate in known if (why := rule.why_dropped(candidate))}
     order = rule.ranked([candidate for candidate in known if candidate.stack not in dropped])
     if not order:

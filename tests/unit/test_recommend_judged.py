@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.catalog import Catalog, load_catalog
-from harness.judgement import CostSummary, Mark, Verdict
+from harness.judgement import CostSummary, LoadSummary, Mark, Verdict
 from harness.recommend import recommendations
 from tests.unit.recommend_support import judged
 
@@ -45,6 +45,19 @@ def test_a_reduced_run_of_an_unpriced_engine_is_never_picked(catalog: Catalog) -
     [found] = recommendations([judged("llamacpp-smollm2", marks=(Mark.REDUCED,))], catalog)
     assert found.pick is None
     assert "reduced load" in found.dropped["llamacpp-smollm2"]
+
+
+def test_a_pass_with_fewer_users_than_the_scenarios_is_never_picked(catalog: Catalog) -> None:
+    few = judged("vllm-7b-int8-a100", load=LoadSummary(users=20, users_reached=20))
+    [found] = recommendations([few], catalog)
+    assert found.pick is None
+    assert found.dropped == {"vllm-7b-int8-a100": "it passed with 20 users, and the scenario has 100"}
+    for runs in ([few, judged("vllm-7b-int8-a100")], [judged("vllm-7b-int8-a100"), few]):
+        assert recommendations(runs, catalog)[0].pick == "vllm-7b-int8-a100"
+    full = judged("vllm-7b-int8-a100", Verdict.FAIL, value=3.0)
+    assert recommendations([few, full], catalog)[0].dropped["vllm-7b-int8-a100"].startswith("FAIL")
+    more = judged("vllm-7b-int8-a100", load=LoadSummary(users=150, users_reached=150))
+    assert recommendations([more], catalog)[0].pick == "vllm-7b-int8-a100"
 
 
 @pytest.mark.parametrize(
