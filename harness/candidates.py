@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.catalog import Catalog
 from harness.judgement import CheckResult, Judgement, Mark, Verdict
 from harness.objective import LATENCY_METRICS
+from harness.records import Record
 from harness.spec import Claim, Scenario, Stack
 
 QUALITY_SCALE: tuple[tuple[str, ...], ...] = (
@@ -22,6 +23,23 @@ QUALITY_SCALE: tuple[tuple[str, ...], ...] = (
     ("superior", "excellent"),
 )
 """From worst to best; words of one level mean the same."""
+
+
+class StackFacts(Record):
+    """What else is known of a stack in a scenario, beyond its verdict; None where nobody measured it."""
+
+    capacity_users_low: int | None = None
+    """Users that one of it is shown to serve within the SLA: the lower end of the capacity's interval."""
+    usd_per_1000_good: float | None = None
+    usd_per_1000_good_range: tuple[float, float] | None = None
+    """By the bounds of the share of good answers."""
+    usd_per_month: float | None = None
+    """For the scenario's users: whole machines, idle hours paid."""
+    quality_scores: dict[str, float] = {}
+    joules_per_request: float | None = None
+
+
+NO_FACTS = StackFacts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,25 @@ class Candidate:
     replicas: int = 1
     reason: str = ""
     """Why the verdict is what it is, where it is not PASS."""
+    bound: float | None = None
+    """The side of ``value``'s interval that a tighter limit meets first; None: as ``value``, which a claim is."""
+    margins: tuple[tuple[str, float], ...] = ()
+    """Each check with the share of its limit that is left."""
+    facts: StackFacts = NO_FACTS
+    users: int | None = None
+    """Under which it was measured; None: by a claim, or in an open loop."""
+    growth: float | None = None
+    """How many times as large the primary check's value is predicted to be with a fifth more users."""
+
+    def __post_init__(self) -> None:
+        if self.bound is None:
+            object.__setattr__(self, "bound", self.value)
+
+    @property
+    def fails_only_its_limit(self) -> bool:
+        """Whether the primary check, and no other, is missed by a finite amount."""
+        over = self.headroom is not None and math.isfinite(self.headroom) and self.headroom <= 0
+        return over and all(margin > 0 for text, margin in self.margins if text != self.check)
 
     @property
     def rank(self) -> int | None:
@@ -103,12 +140,13 @@ def _from_claim(stack: Stack, claim: Claim, scenario: Scenario) -> Candidate:
         limit=primary.limit,
         replicas=replicas,
         reason=reason,
+        facts=StackFacts(capacity_users_low=None if stack.is_api else claim.users),
     )
 
 
 def candidate_of(runs: Sequence[Judgement], catalog: Catalog) -> Candidate:
     """One candidate of all runs of a stack; a PASS and a FAIL decide nothing."""
-    runs = _best_evidence(runs)
+    runs = _best_evidence(runs, catalog)
     by_verdict = {run.verdict: run for run in runs}
     shown = next(by_verdict[each] for each in Verdict if each in by_verdict)
     verdict, reason = shown.verdict, "; ".join(shown.reasons) or shown.sentence
@@ -130,20 +168,53 @@ def candidate_of(runs: Sequence[Judgement], catalog: Catalog) -> Candidate:
         unit="s" if check is None or _is_latency(check) else check.unit,
         lower_is_better=check is None or check.comparison in ("<", "<="),
         reason=reason,
+        bound=check.value_high if check else None,
+        margins=tuple((each.text, each.margin) for each in shown.checks if each.margin is not None),
+        facts=facts_of(shown),
+        users=shown.load.users or None,
     )
 
 
-def _best_evidence(runs: Sequence[Judgement]) -> Sequence[Judgement]:
+def facts_of(run: Judgement) -> StackFacts:
+    """What a judgement knows by itself; capacity, months and scores come from elsewhere."""
+    check, query = _primary_check(run), run.cost.usd_per_query if run.cost else None
+    span = None
+    if query is not None and check is not None and check.rate_low is not None and (check.rate_high or 1.0) < 1.0:
+        span = (1000 * query / (1 - check.rate_low), 1000 * query / (1 - (check.rate_high or 0.0)))
+    energy = run.telemetry.energy if run.telemetry else None
+    return StackFacts(
+        usd_per_1000_good=run.cost.usd_per_1000_good if run.cost else None,
+        usd_per_1000_good_range=span,
+        joules_per_request=energy.per_request_j if energy else None,
+    )
+
+
+def _best_evidence(runs: Sequence[Judgement], catalog: Catalog) -> Sequence[Judgement]:
     """Leave out invalid, reduced and emulated runs, and those on another GPU, where a stack has better ones."""
+
+    def flaws(run: Judgement) -> set[Mark]:
+        scenario = catalog.scenarios.get(run.scenario)
+        fewer = scenario is not None and 0 < run.load.users < scenario.users
+        return {*run.marks} | ({Mark.REDUCED} if fewer else set())
+
     reduced = {Mark.REDUCED}
     for unwelcome in (set[Mark](), reduced, {*reduced, Mark.OTHER_GPU}, {*reduced, Mark.OTHER_GPU, Mark.EMULATED}):
-        better = [run for run in runs if run.verdict is not Verdict.INVALID and not unwelcome & {*run.marks}]
+        better = [run for run in runs if run.verdict is not Verdict.INVALID and not unwelcome & flaws(run)]
         runs = better or runs
     return runs
 
 
 def _primary_check(judgement: Judgement) -> CheckResult | None:
     return next(filter(_is_latency, judgement.checks), judgement.checks[0] if judgement.checks else None)
+
+
+def quantity(value: float, unit: str) -> str:
+    """A check's value in words: seconds below one as milliseconds, shares as percentages."""
+    if unit == "%":
+        return f"{100 * value:.3g} %"
+    if unit != "s":
+        return f"{value:.3g} {unit}".rstrip()
+    return f"{value:.3g} s" if value >= 1 or value == 0 else f"{1000 * value:.3g} ms"
 
 
 def _is_latency(check: CheckResult) -> bool:

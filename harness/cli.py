@@ -14,7 +14,7 @@ from harness.errors import ExitCode, HarnessError
 try:
     import typer
 
-    from harness.commands import catalog, installing, judging, run, serving
+    from harness.commands import audit, catalog, installing, judging, run, serving
 except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack trace, as it does later
     sys.exit(ExitCode.INTERRUPTED)
 
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": installing.models,
     "list": catalog.list_,
     "plan": catalog.plan,
+    "audit": audit.audit,
     "validate": catalog.validate,
     "doctor": installing.doctor,
 }

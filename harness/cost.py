@@ -11,42 +11,24 @@ An open loop has no users, and its X is what was answered. An API costs its toke
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 
 from harness.judgement import CostSummary
 from harness.spec import Claim, HourlyPrice, NoPrice, Stack, TokenPrice
 
 SECONDS_PER_HOUR = 3600.0
+HOURS_PER_MONTH = 730.0
+"""8,760 hours a year over twelve."""
+PRICE_GOOD_FOR_DAYS = 90
+"""List prices change; one read longer ago than this is flagged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     usd: float
     arithmetic: str
-
-
-@dataclass(frozen=True, slots=True)
-class Consistency:
-    """A claimed cost against the cost that the claim's own latency and users give."""
-
-    claimed_usd: float
-    computed: Cost
-    implied_think_s: float | None = None
-    """Think time at which the claimed cost would be right; negative: at none. None for token prices."""
-
-    @property
-    def factor(self) -> float:
-        """Claimed over computed: 2 claims twice what its arithmetic gives."""
-        return self.claimed_usd / self.computed.usd
-
-    @property
-    def sentence(self) -> str:
-        claimed = f"claimed {format_usd(self.claimed_usd)} a query, {self.factor:.2g} times {self.computed.arithmetic}"
-        if self.implied_think_s is None:
-            return claimed
-        if self.implied_think_s < 0:
-            return f"{claimed}; no think time is short enough for the claim"
-        return f"{claimed}; it would hold at a think time of {self.implied_think_s:.3g} s"
 
 
 def format_usd(usd: float) -> str:
@@ -59,6 +41,22 @@ def format_usd(usd: float) -> str:
 def usd_per_hour(stack: Stack) -> float | None:
     """What the whole stack's machines cost an hour; None for an API or a machine without a price."""
     return stack.price.usd_per_gpu_hour * stack.gpu_count if isinstance(stack.price, HourlyPrice) else None
+
+
+def stale_prices(stacks: Iterable[Stack], today: date) -> tuple[str, ...]:
+    """Which prices should be looked up again: a sentence for each day on which some were read, over 90 days ago."""
+    read: dict[date | None, dict[str, None]] = {}
+    for stack in stacks:
+        if not isinstance(stack.price, NoPrice):
+            read.setdefault(stack.price.source.read, {})[stack.title] = None
+    notes = []
+    for day in sorted(read, key=lambda each: each or date.min):
+        whose = "; ".join(read[day])
+        if day is None:
+            notes.append(f"Prices that do not say when they were read, to be looked up again: {whose}.")
+        elif (age := (today - day).days) > PRICE_GOOD_FOR_DAYS:
+            notes.append(f"Prices read on {day.isoformat()}, {age} days ago, to be looked up again: {whose}.")
+    return tuple(notes)
 
 
 def hourly_cost(usd_per_gpu_hour: float, gpus: int, users: float, response_s: float, think_s: float) -> Cost:
@@ -132,34 +130,6 @@ def good_thousand(query: Cost, good_share: float) -> Cost | None:
         return None
     usd = 1000 * query.usd / good_share
     return Cost(usd, f"1000 x {format_usd(query.usd)} / {good_share:.4g} good = {format_usd(usd)}")
-
-
-def claim_consistency(
-    stack: Stack, claim: Claim, *, users: int, think_s: float, input_tokens: float = 0.0
-) -> Consistency | None:
-    """Compare a claim's cost with its own latency and users.
-
-    ``users`` stands in where the claim names none. With a price per token, ``input_tokens`` 0 leaves the prompt out:
-    the computed cost is then the least it can be.
-    """
-    if claim.cost_usd is None:
-        return None
-    claimed_users = claim.users or users
-    computed = query_cost(
-        stack,
-        users=claimed_users,
-        response_s=claim.latency_s,
-        think_s=think_s,
-        input_tokens=input_tokens,
-        output_tokens=claim.tokens,
-    )
-    if computed is None or computed.usd == 0:
-        return None
-    implied_think_s = None
-    per_hour = usd_per_hour(stack)
-    if per_hour and claim.latency_s is not None:
-        implied_think_s = claim.cost_usd * claimed_users * SECONDS_PER_HOUR / per_hour - claim.latency_s
-    return Consistency(claim.cost_usd, computed, implied_think_s)
 
 
 def cost_summary(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +13,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from harness.advice import advise
 from harness.catalog import Catalog
 from harness.cell import Cell
 from harness.console import write_json
 from harness.judgement import Verdict
 from harness.matrix import report_of
-from harness.recommend import Recommendation, recommendations
+from harness.recommend import Recommendation
 from harness.run import CellProgress, exit_code, run_cells
 from reports.terminal import print_verdicts
 
@@ -43,14 +45,14 @@ def show_run(catalog: Catalog, cells: list[Cell], *, as_json: bool) -> int:
     advice: list[Recommendation] = []
     if judgements:
         err.print("writing the report", style="dim")
-        advice = recommendations(judgements, catalog)
+        advice = advise(judgements, catalog, datetime.now(UTC).date())
         report = report_of(judgements, base / "report.html", catalog, advice)
     for each in progress:
         if each.error:
             text = f"{_name(each.cell)}: {each.error}"
             err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     if as_json:
-        write_json(_run_json(progress, code, report))
+        write_json(_run_json(progress, code, report, advice))
         return code
     out = Console()
     if judgements:
@@ -60,7 +62,9 @@ def show_run(catalog: Catalog, cells: list[Cell], *, as_json: bool) -> int:
     return code
 
 
-def _run_json(progress: Sequence[CellProgress], code: int, report: Path | None) -> dict[str, Any]:
+def _run_json(
+    progress: Sequence[CellProgress], code: int, report: Path | None, advice: Sequence[Recommendation]
+) -> dict[str, Any]:
     return {
         "exit_code": int(code),
         "report": str(report) if report else None,
@@ -76,6 +80,7 @@ def _run_json(progress: Sequence[CellProgress], code: int, report: Path | None) 
             }
             for each in progress
         ],
+        "recommendations": [each.model_dump(mode="json") for each in advice],
     }
 
 

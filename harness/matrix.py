@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.advice import advise
+from harness.audit import Audit, audit
+from harness.audit.lines import AuditLine
 from harness.candidates import quality_rank
 from harness.catalog import Catalog
 from harness.cell import (
@@ -25,7 +28,7 @@ from harness.dataset import read_workload
 from harness.errors import UsageError, unknown_name
 from harness.judgement import Judgement
 from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
-from harness.recommend import Recommendation, recommendations
+from harness.recommend import Recommendation
 from harness.spec import Protocol, Scenario, Stack
 from reports.html import write_report
 from servers.emulator.faults import FaultPlan
@@ -216,12 +219,17 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
 def report_of(
     judgements: list[Judgement], path: Path, catalog: Catalog, advice: Sequence[Recommendation] | None = None
 ) -> Path:
-    """Write the HTML report over judged cells, with the recommendation and the plan of their scenarios."""
+    """Write the HTML report over judged cells, with the recommendation, the plan and the claims of their scenarios."""
     rows: list[PlanRow] = []
+    lines: list[AuditLine] = []
+    today = datetime.now(UTC).date()
     for name in dict.fromkeys(judgement.scenario for judgement in judgements):
         if name not in catalog.scenarios:
             continue
         judged = [judgement.stack for judgement in judgements if judgement.scenario == name]
         stacks = dict.fromkeys((*judged, *catalog.scenarios[name].stacks, *catalog.scenarios[name].variants))
-        rows += plan(catalog, [name], [stack for stack in stacks if stack in catalog.stacks])
-    return write_report(path, judgements, advice or recommendations(judgements, catalog), rows, title="SLA verdicts")
+        known = [stack for stack in stacks if stack in catalog.stacks]
+        rows += plan(catalog, [name], known)
+        lines += audit(catalog, today, [name], known, judgements).lines
+    advice = advice or advise(judgements, catalog, today)
+    return write_report(path, judgements, advice, rows, title="SLA verdicts", audit=Audit(lines=tuple(lines)))

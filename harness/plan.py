@@ -142,7 +142,7 @@ def plan_cell(catalog: Catalog, scenario: Scenario, stack: Stack, prompt_tokens:
         expected="UNKNOWN",
         usd_per_hour=_usd_per_hour(stack),
     )
-    machine = _machine(catalog, stack)
+    machine = machine_of(catalog, stack)
     if machine is not None:
         return _plan_machine(row, scenario, stack, claim, machine)
     if stack.is_api and claim is not None and claim.latency_s is not None:
@@ -187,7 +187,8 @@ def mean_prompt_tokens(workload: Workload) -> int:
     return workload.input_tokens or PROMPT_TOKENS[workload.kind]
 
 
-def _machine(catalog: Catalog, stack: Stack) -> Machine | None:
+def machine_of(catalog: Catalog, stack: Stack) -> Machine | None:
+    """One replica at the stack's stated efficiencies; None without a GPU or a model shape."""
     gpu = catalog.gpu_of(stack)
     if gpu is None or stack.model is None:
         return None

@@ -2,8 +2,11 @@
 
 1. Only stacks whose verdict is PASS at the scenario's full load. INCONCLUSIVE is never picked.
 2. Drop those below the scenario's quality need, and those of unknown quality.
-3. Where cost sensitivity is medium or high, the cheapest query wins; where it is low, the best quality. The other
-   criterion breaks a draw, and stacks that differ in neither are named as ties.
+3. Where cost sensitivity is medium or high, the cheapest wins, by the most telling cost that is known of every stack
+   that passes (a month, a thousand good answers, a query); where it is low, the best quality. The other criterion
+   breaks a draw, then energy, then headroom; stacks between which no difference is shown are named as ties.
+
+:mod:`harness.ranking` holds the rule itself, :mod:`harness.flips` what would change a pick.
 """
 
 from __future__ import annotations
@@ -12,16 +15,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from harness.candidates import Candidate, candidate_of, quality_rank
+from harness.candidates import Candidate, StackFacts, candidate_of, quality_rank, quantity
 from harness.catalog import Catalog
-from harness.cost import format_usd
+from harness.flips import flips
 from harness.judgement import Judgement, Mark, Verdict
+from harness.ranking import BASES, PER_QUERY, Rule, basis_of, level
 from harness.records import Record
 from harness.roofline import latency_floor_s
 from harness.spec import QualityNeed, Scenario, Stack, Word
 
-SAME_COST = 0.01
-"""Costs within this share of the smaller are the same: list prices and measured rates are no more exact."""
+MORE_USERS = 1.2
+"""Headroom is told at a fifth more users."""
 
 
 class Recommendation(Record):
@@ -31,13 +35,21 @@ class Recommendation(Record):
     replicas: int = 1
     sentence: str
     reasons: tuple[str, ...] = ()
+    binding: str = ""
+    """What would give way first: the check, or the capacity, with the least room (or the most missing)."""
+    headroom: str = ""
+    """Whether a fifth more users would still be served, and what that rests on."""
     runner_up: str | None = None
     ties: tuple[str, ...] = ()
-    """Stacks as good as the pick in cost and quality."""
+    """Stacks of the pick's quality whose cost shows no difference."""
     dropped: dict[str, str] = {}
     """Stack to the reason why it was not considered."""
     flips: tuple[str, ...] = ()
     """What would change the pick."""
+    fallback: tuple[str, ...] = ()
+    """From which volume own machines cost less than an API, or the reverse, with the arithmetic."""
+    price_notes: tuple[str, ...] = ()
+    """Prices that the recommendation uses and that are out of date."""
     nearest: str | None = None
     """The stack nearest to being picked, when none can be."""
     gap: str = ""
@@ -55,52 +67,90 @@ def recommend(
     cost_sensitivity: Word,
     quality_need: QualityNeed,
     variants: Sequence[str] = (),
+    users: int | None = None,
 ) -> Recommendation:
-    """Apply the rule; the order of ``candidates`` does not matter."""
+    """Apply the rule; the order of ``candidates`` does not matter. ``users`` are the scenario's, for headroom."""
     known = sorted(candidates, key=lambda candidate: candidate.stack)
-    dropped = {candidate.stack: why for candidate in known if (why := _why_dropped(candidate, quality_need))}
-    order = _ranked([candidate for candidate in known if candidate.stack not in dropped], cost_sensitivity)
+    rule = Rule(cost_sensitivity, quality_need, basis_of(known), users)
+    dropped = {candidate.stack: why for candidate in known if (why := rule.why_dropped(candidate))}
+    order = rule.ranked([candidate for candidate in known if candidate.stack not in dropped])
     if not order:
         return _nobody(scenario, known, dropped, quality_need, tuple(variants))
     pick, rest = order[0], order[1:]
-    ties = tuple(other for other in rest if _tied(pick, other))
+    ties = tuple(other for other in rest if rule.tied(pick, other))
     runner_up = rest[0] if rest else None
     return Recommendation(
         scenario=scenario,
         pick=pick.stack,
         replicas=pick.replicas,
-        sentence=_sentence(scenario, pick, order, ties, cost_sensitivity),
-        reasons=tuple(_reasons(pick, quality_need)),
+        sentence=_sentence(scenario, rule, pick, order, ties),
+        reasons=tuple(_reasons(rule, pick, ties)),
+        binding=binding(pick, users),
+        headroom=headroom(pick, users),
         runner_up=runner_up.stack if runner_up else None,
         ties=tuple(other.stack for other in ties),
         dropped=dropped,
-        flips=tuple(_flips(pick, runner_up, known, cost_sensitivity, quality_need)),
+        flips=tuple(flips(rule, pick, runner_up, known)),
         rests_on_claim=Mark.CLAIM_REPLAYED in pick.marks,
         rests_on_emulation=Mark.EMULATED in pick.marks,
     )
 
 
-def recommendations(judgements: Sequence[Judgement], catalog: Catalog) -> list[Recommendation]:
-    """One recommendation for each scenario that was judged, in the catalog's order."""
+def recommendations(
+    judgements: Sequence[Judgement],
+    catalog: Catalog,
+    facts: Mapping[tuple[str, str], StackFacts] | None = None,
+    growth: Mapping[tuple[str, str], float] | None = None,
+) -> list[Recommendation]:
+    """One recommendation for each scenario that was judged, in the catalog's order.
+
+    ``facts`` and ``growth`` are by scenario and stack; facts add to what the judgements say by themselves, and growth
+    is how much the primary check's value grows with a fifth more users.
+    """
     runs: dict[str, dict[str, list[Judgement]]] = {name: {} for name in catalog.scenarios}
     for judgement in judgements:
         runs.setdefault(judgement.scenario, {}).setdefault(judgement.stack, []).append(judgement)
-    return [_of_scenario(name, by_stack, catalog) for name, by_stack in runs.items() if by_stack]
+    return [
+        _of_scenario(name, by_stack, catalog, facts or {}, growth or {}) for name, by_stack in runs.items() if by_stack
+    ]
 
 
-def _of_scenario(name: str, by_stack: Mapping[str, Sequence[Judgement]], catalog: Catalog) -> Recommendation:
+def _of_scenario(
+    name: str,
+    by_stack: Mapping[str, Sequence[Judgement]],
+    catalog: Catalog,
+    facts: Mapping[tuple[str, str], StackFacts],
+    growth: Mapping[tuple[str, str], float],
+) -> Recommendation:
     scenario = catalog.scenarios.get(name)
     if scenario is None:
         return Recommendation(
             scenario=name, sentence=f"{name}: no recommendation, for the catalog does not say what this scenario needs."
         )
+    candidates = [candidate_of(runs, catalog) for runs in by_stack.values()]
     return recommend(
         name,
-        [candidate_of(runs, catalog) for runs in by_stack.values()],
+        [
+            replace(
+                with_facts(each, facts.get((name, each.stack)), scenario.users), growth=growth.get((name, each.stack))
+            )
+            for each in candidates
+        ],
         cost_sensitivity=scenario.cost_sensitivity,
         quality_need=scenario.quality_need,
         variants=possible_variants(catalog, scenario, judged=by_stack),
+        users=scenario.users,
     )
+
+
+def with_facts(candidate: Candidate, more: StackFacts | None, users: int) -> Candidate:
+    """Add what is known beyond a judgement; a capacity below the scenario's users asks for more of the stack."""
+    if more is None:
+        return candidate
+    facts = candidate.facts.model_copy(update=more.model_dump(exclude_defaults=True))
+    low = facts.capacity_users_low
+    replicas = math.ceil(users / low) if low else candidate.replicas
+    return replace(candidate, facts=facts, replicas=max(candidate.replicas, replicas))
 
 
 def possible_variants(catalog: Catalog, scenario: Scenario, judged: Iterable[str] = ()) -> tuple[str, ...]:
@@ -112,7 +162,7 @@ def possible_variants(catalog: Catalog, scenario: Scenario, judged: Iterable[str
         name
         for name in scenario.variants
         if name not in done
-        and (quality_rank(catalog.stack(name).quality_word(scenario.name)) or 0) >= _level(scenario.quality_need)
+        and (quality_rank(catalog.stack(name).quality_word(scenario.name)) or 0) >= level(scenario.quality_need)
         and scenario.primary.holds(_floor_s(catalog, catalog.stack(name), scenario))
     )
 
@@ -125,68 +175,14 @@ def _floor_s(catalog: Catalog, stack: Stack, scenario: Scenario) -> float:
     return latency_floor_s(stack.model, gpu, stack.tensor_parallel, 1, scenario.workload.output_tokens).total_s
 
 
-def _why_dropped(candidate: Candidate, need: QualityNeed) -> str:
-    """Empty: the candidate may be picked."""
-    if candidate.verdict is not Verdict.PASS:
-        return f"{candidate.verdict}: {candidate.reason}" if candidate.reason else str(candidate.verdict)
-    if Mark.REDUCED in candidate.marks:
-        return "it passed under a reduced load, which says nothing about the scenario's"
-    if Mark.OTHER_GPU in candidate.marks:
-        return "it passed on another GPU than its own, which says nothing about its own"
-    if candidate.rank is None:
-        return "its quality is not known" + (
-            f" ('{candidate.quality}' is not on the scale)" if candidate.quality else ""
-        )
-    if candidate.rank < _level(need):
-        return f"quality '{candidate.quality}' is below the need, {need}"
-    return ""
-
-
-def _level(need: QualityNeed) -> int:
-    level = quality_rank(need)
-    assert level is not None  # each need is on the scale
-    return level
-
-
-def _ranked(eligible: Sequence[Candidate], cost_sensitivity: Word) -> list[Candidate]:
-    """Best first. Costs within SAME_COST of the cheapest one left count as one."""
-    left, order = list(eligible), []
-    while left:
-        cheapest = min(map(_cost, left))
-
-        def key(candidate: Candidate, cheapest: float = cheapest) -> tuple[float, ...]:
-            quality = -float(candidate.rank or 0)
-            cost = cheapest if _same_cost(_cost(candidate), cheapest) else _cost(candidate)
-            return (quality, cost) if cost_sensitivity == "low" else (cost, quality)
-
-        best = min(left, key=lambda candidate: (*key(candidate), _cost(candidate), -(candidate.headroom or 0.0)))
-        left.remove(best)
-        order.append(best)
-    return order
-
-
-def _cost(candidate: Candidate) -> float:
-    """An unknown cost is the highest: it cannot be shown to be lower."""
-    return math.inf if candidate.usd_per_query is None else candidate.usd_per_query
-
-
-def _same_cost(one: float, other: float) -> bool:
-    return one == other or abs(one - other) <= SAME_COST * min(one, other)
-
-
-def _tied(pick: Candidate, other: Candidate) -> bool:
-    return pick.rank == other.rank and _same_cost(_cost(pick), _cost(other))
-
-
-def _sentence(
-    scenario: str, pick: Candidate, order: Sequence[Candidate], ties: Sequence[Candidate], cost_sensitivity: Word
-) -> str:
-    cost = f"{format_usd(pick.usd_per_query)} a query" if pick.usd_per_query is not None else "cost not known"
+def _sentence(scenario: str, rule: Rule, pick: Candidate, order: Sequence[Candidate], ties: Sequence[Candidate]) -> str:
+    usd = rule.basis.of(pick)
+    cost = rule.basis.text(usd) if usd is not None else "cost not known"
     if len(order) == 1:
         why = "the only stack that passes with enough quality"
     elif ties:
         why = f"level with {_listed(other.title for other in ties)} in cost and quality"
-    elif cost_sensitivity == "low":
+    elif rule.cost_sensitivity == "low":
         why = f"the best quality of {len(order)} stacks that pass"
     else:
         why = f"the cheapest of {len(order)} stacks that pass with enough quality"
@@ -195,55 +191,76 @@ def _sentence(
     return f"{scenario}: {pick.name}: {why}, {cost}{claimed}{emulated}."
 
 
-def _reasons(pick: Candidate, need: QualityNeed) -> Iterable[str]:
+def _reasons(rule: Rule, pick: Candidate, ties: Sequence[Candidate]) -> Iterable[str]:
+    facts = pick.facts
     if pick.value is not None and pick.headroom is not None:
-        yield f"{pick.check}: {_quantity(pick.value, pick.unit)}, {pick.headroom:.0%} of the limit left"
+        yield f"{pick.check}: {quantity(pick.value, pick.unit)}, {pick.headroom:.0%} of the limit left"
     if pick.replicas > 1:
         yield f"{pick.replicas} of them for the scenario's users"
-    yield f"quality '{pick.quality}' meets the need, {need}"
+    if facts.capacity_users_low is not None:
+        yield f"{_claimed(pick)}capacity of one: at least {facts.capacity_users_low:,} users"
+    yield f"quality '{pick.quality}' meets the need, {rule.quality_need}"
+    if facts.quality_scores:
+        yield "quality measured: " + _listed(f"{name} {score:.3g}" for name, score in facts.quality_scores.items())
     if pick.usd_per_query is not None:
-        yield f"{format_usd(pick.usd_per_query)} a query"
+        yield PER_QUERY.text(pick.usd_per_query)
+    for basis in BASES:
+        usd = basis.of(pick)
+        if basis is not PER_QUERY and usd is not None:
+            yield basis.text(usd)
+    if facts.joules_per_request is not None:
+        yield f"{facts.joules_per_request:.3g} J of the GPUs' energy a request"
+    for other in ties:
+        if rule.overlap(pick, other):
+            yield f"no difference from {other.title} is shown: the intervals of what a good answer costs overlap"
 
 
-def _flips(
-    pick: Candidate,
-    runner_up: Candidate | None,
-    known: Sequence[Candidate],
-    cost_sensitivity: Word,
-    quality_need: QualityNeed,
-) -> Iterable[str]:
-    """Each is the rule applied again with one thing changed."""
-    if runner_up is None:
-        yield f"If {pick.title} failed, no stack could be recommended."
-    else:
-        yield f"If {pick.title} failed, it would be {runner_up.title}."
-        ours, theirs = pick.usd_per_query, runner_up.usd_per_query
-        if cost_sensitivity != "low" and ours and theirs and theirs > ours:
-            yield (
-                f"If a query on {pick.title} cost more than {format_usd(theirs)} ({theirs / ours:.3g} times as much), "
-                f"it would be {runner_up.title}."
-            )
-    for other in known:
-        if other.verdict is Verdict.INCONCLUSIVE:
-            passing = [replace(each, verdict=Verdict.PASS) if each is other else each for each in known]
-            if _first(passing, cost_sensitivity, quality_need) is not pick:
-                yield f"If {other.title}, which is INCONCLUSIVE, passed, it would be the pick."
-    sensitivities: tuple[Word, ...] = ("low", "high")
-    for sensitivity in sensitivities:
-        if (sensitivity == "low") != (cost_sensitivity == "low"):
-            changed = _first(known, sensitivity, quality_need)
-            if changed is not None and changed is not pick:
-                yield f"If cost sensitivity were {sensitivity}, it would be {changed.title}."
-    needs: tuple[QualityNeed, ...] = ("medium", "medium-high", "high")
-    for need in needs:
-        changed = _first(known, cost_sensitivity, need)
-        if need != quality_need and changed is not pick:
-            yield f"If quality needs were {need}, it would be {changed.title if changed else 'none of them'}."
+def binding(candidate: Candidate, users: int | None = None) -> str:
+    """What has the least room: a check by its limit, or the users by a capacity that is known."""
+    room = [(margin, f"{text}: {_room(margin)}") for text, margin in candidate.margins]
+    if not room and candidate.headroom is not None:
+        room.append((candidate.headroom, f"{candidate.check}: {_room(candidate.headroom)}"))
+    low = candidate.facts.capacity_users_low
+    if low is not None and users:
+        most = low * candidate.replicas
+        text = f"{_claimed(candidate)}capacity: at least {most:,} users where {users:,} are asked"
+        room.append((most / users - 1, text))
+    return min(room)[1] if room else ""
 
 
-def _first(known: Sequence[Candidate], cost_sensitivity: Word, quality_need: QualityNeed) -> Candidate | None:
-    order = _ranked([each for each in known if not _why_dropped(each, quality_need)], cost_sensitivity)
-    return order[0] if order else None
+def headroom(candidate: Candidate, users: int | None) -> str:
+    """Whether a fifth more users would be served, by a known capacity, else by the margin and predicted growth."""
+    if not users:
+        return ""
+    more, low = math.ceil(round(users * MORE_USERS, 6)), candidate.facts.capacity_users_low
+    text = f"20% more users ({more:,})"
+    if low is not None:
+        most, what = low * candidate.replicas, f"the {_claimed(candidate)}capacity"
+        if most >= more:
+            return f"{text} fit: {what} is at least {most:,}."
+        return f"{text} are not shown to fit: {what} is at least {most:,}, which leaves {most / users - 1:.0%}."
+    if candidate.value is None or not candidate.limit or candidate.growth is None:
+        return f"{text}: not known, for neither its capacity was searched for nor is there hardware to reason from."
+    value = candidate.value * candidate.growth
+    holds = value < candidate.limit if candidate.lower_is_better else value > candidate.limit
+    source = "emulated" if Mark.EMULATED in candidate.marks else "measured"
+    return (
+        f"{text} would {'still pass' if holds else 'miss the limit'} by arithmetic: {source} "
+        f"{quantity(candidate.value, candidate.unit)} x {candidate.growth:.3g}, the growth that the roofline predicts, "
+        f"is {quantity(value, candidate.unit)} for {candidate.check}."
+    )
+
+
+def _room(margin: float) -> str:
+    if not math.isfinite(margin):
+        return "too many requests never got an answer"
+    if margin >= 0:
+        return f"{margin:.0%} of the limit left"
+    return f"missed by {-margin:.0%} of the limit" if margin >= -1 else f"{1 - margin:,.3g} times the limit"
+
+
+def _claimed(candidate: Candidate) -> str:
+    return "claimed " if Mark.CLAIM_REPLAYED in candidate.marks else ""
 
 
 def _nobody(
@@ -270,13 +287,14 @@ def _nobody(
         dropped=dict(dropped),
         nearest=nearest.stack,
         gap=gap,
+        binding=binding(nearest),
         variants=variants,
     )
 
 
 def _distance(candidate: Candidate, need: QualityNeed) -> tuple[float, float, float]:
     """How far from being picked: enough quality first, then the verdict, then how far over the limit."""
-    short = _level(need) - (candidate.rank if candidate.rank is not None else -1)
+    short = level(need) - (candidate.rank if candidate.rank is not None else -1)
     verdict = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1}.get(candidate.verdict, 2)
     over = math.inf if candidate.headroom is None else max(0.0, -candidate.headroom)
     return (max(0, short), verdict, over)
@@ -290,16 +308,8 @@ def _gap(candidate: Candidate, why: str) -> str:
     if candidate.headroom < 0:
         times = f"{candidate.value / (candidate.limit or 1.0):.3g} times the limit"
         missed = times if candidate.lower_is_better else f"{-candidate.headroom:.0%} short of it"
-        return f"{_quantity(candidate.value, candidate.unit)} for {candidate.check}, {missed}"
+        return f"{quantity(candidate.value, candidate.unit)} for {candidate.check}, {missed}"
     return why
-
-
-def _quantity(value: float, unit: str) -> str:
-    if unit == "%":
-        return f"{100 * value:.3g} %"
-    if unit != "s":
-        return f"{value:.3g} {unit}".rstrip()
-    return f"{value:.3g} s" if value >= 1 or value == 0 else f"{1000 * value:.3g} ms"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -239,6 +239,31 @@ def mean_step_s(machine: Machine, batch: float, input_tokens: float, output_toke
     return total / reached
 
 
+def largest_crowd(machine: Machine, input_tokens: float, output_tokens: float, within_s: float = math.inf) -> int:
+    """Most requests in flight at once whose answers take ``within_s`` on average; 0 when not even one does.
+
+    In a steady mix each holds its prompt and half of its answer, so memory admits KV capacity / (T_in + n / 2) of
+    them, however cleverly an engine shares it out; an answer takes n steps, and steps grow with the batch.
+    """
+    most = int(kv_capacity_tokens(machine) / (input_tokens + output_tokens / 2))
+    if most == 0 or output_tokens * mean_step_s(machine, 1, input_tokens, output_tokens) > within_s:
+        return 0
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if output_tokens * mean_step_s(machine, middle, input_tokens, output_tokens) <= within_s:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def answer_s(machine: Machine, input_tokens: int, output_tokens: int) -> float:
+    """Seconds of one answer alone at the machine's efficiency; without one, close to :func:`latency_floor_s`."""
+    first = step_time_s(machine, 0, 0, input_tokens)
+    return first + (output_tokens - 1) * step_time_s(machine, 1, input_tokens + output_tokens / 2)
+
+
 def capacity_rps(machine: Machine, batch: int, input_tokens: float, output_tokens: float, replicas: int = 1) -> float:
     """Requests/s that ``replicas`` machines answer with ``batch`` requests running on each; 0 without room for one."""
     if batch == 0:

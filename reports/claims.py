@@ -1,22 +1,42 @@
-"""Claims beside their physical floors and what was measured, and what physics expected before any load."""
+"""Claims with what holds of them, and what physics expected before any load."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from harness.judgement import ClaimAudit, Judgement
+from harness.audit import Audit
+from harness.audit.lines import AuditLine, Standing
+from harness.judgement import ClaimAudit
 from harness.plan import PlanRow
 from reports import figures
-from reports.parts import Column, Item, Table, badges
+from reports.parts import Chip, Column, Item, Table, badges
 
 EXPECTED = {"PASS": "should pass", "FAIL": "should fail", "UNKNOWN": "physics does not say"}
+CHIPS = {
+    Standing.IMPOSSIBLE: Chip("✗", "IMPOSSIBLE", "fail"),
+    Standing.CONTRADICTED: Chip("✗", "CONTRADICTED", "fail"),
+    Standing.INCONSISTENT: Chip("≠", "INCONSISTENT", "inconclusive"),
+    Standing.UNPROVEN: Chip("?", "UNPROVEN", "invalid"),
+    Standing.PLAUSIBLE: Chip("~", "PLAUSIBLE", "invalid"),
+    Standing.CONFIRMED: Chip("✓", "CONFIRMED", "pass"),
+}
+MEANINGS = {
+    Standing.IMPOSSIBLE: "Beyond what the hardware’s data sheet allows, whatever engine serves.",
+    Standing.CONTRADICTED: "A run on the claim’s own hardware found otherwise.",
+    Standing.INCONSISTENT: "It does not follow from the claim’s other numbers, the list price or the scenario.",
+    Standing.UNPROVEN: "Nothing rules it out, and nothing supports it.",
+    Standing.PLAUSIBLE: "By arithmetic a good engine gets there, or the price agrees; nobody has measured it.",
+    Standing.CONFIRMED: "A run on the claim’s own hardware found it.",
+}
 CLAIM_COLUMNS = (
     Column("Stack"),
+    Column("Claim"),
     Column("Claimed", number=True),
-    Column("Physical floor", number=True),
-    Column("Measured, median", number=True),
-    Column("Claim against floor"),
-    Column("Why", wide=True),
+    Column("Physics allows", number=True),
+    Column("Measured", number=True),
+    Column("Standing"),
+    Column("In a sentence", wide=True),
 )
 EXPECTED_COLUMNS = (
     Column("Stack"),
@@ -32,21 +52,26 @@ Links = Mapping[tuple[str, str], str]
 """Scenario and stack to the section that shows the cell."""
 
 
-def audit(
-    scenario: str, title: str, judgements: Sequence[Judgement], plan_rows: Sequence[PlanRow], links: Links
-) -> Table | None:
-    """Every claim made for a scenario: of the stacks that ran, then of those that were only planned."""
-    planned = {row.stack: row for row in plan_rows if row.scenario == scenario and row.claim_s is not None}
-    rows = []
-    for each in judgements:
-        if each.scenario != scenario:
-            continue
-        row = planned.pop(each.stack, None)
-        found = each.claim or (row and _audit_of(row))
-        if found and found.claim_latency_s is not None:
-            rows.append(_claim(found, each.stack_title, links[scenario, each.stack], badges(each.marks)))
-    rows.extend(_claim(_audit_of(row), row.title) for row in planned.values())
-    return Table(title, CLAIM_COLUMNS, tuple(rows)) if rows else None
+@dataclass(frozen=True, slots=True)
+class StandingMeaning:
+    chip: Chip
+    text: str
+
+
+def audited(audit: Audit, titles: Mapping[str, str], links: Links) -> tuple[Table, ...]:
+    """A table of claims for each scenario; a stack that ran leads to its cell."""
+    return tuple(
+        Table(
+            f"{titles.get(name, name)}: what was claimed, and what holds",
+            CLAIM_COLUMNS,
+            tuple(_row(line, links) for line in lines),
+        )
+        for name, lines in by_scenario(audit.lines)
+    )
+
+
+def standings() -> tuple[StandingMeaning, ...]:
+    return tuple(StandingMeaning(CHIPS[standing], text) for standing, text in MEANINGS.items())
 
 
 def expected(scenario: str, title: str, plan_rows: Sequence[PlanRow], links: Links) -> Table | None:
@@ -84,34 +109,6 @@ def why(audit: ClaimAudit) -> tuple[str, str]:
     return audit.note, audit.floor_arithmetic
 
 
-def _claim(audit: ClaimAudit, title: str, href: str = "", marks: tuple[str, ...] = ()) -> tuple[Item, ...]:
-    length = mean_tokens(audit.measured_tokens)
-    note, arithmetic = why(audit)
-    measured = "not run" if not href else figures.seconds(audit.measured_p50_s)
-    return (
-        Item(title, href=href, badges=marks),
-        Item(claimed(audit.claim_latency_s, audit.claim_tokens), number=True),
-        Item(figures.seconds(audit.floor_s), number=True),
-        Item(measured, lines=(length,) if length else (), number=True),
-        Item(feasibility(audit.feasible, audit.factor)),
-        Item(note, details=arithmetic),
-    )
-
-
-def _audit_of(row: PlanRow) -> ClaimAudit:
-    return ClaimAudit(
-        scenario=row.scenario,
-        stack=row.stack,
-        claim_latency_s=row.claim_s,
-        claim_tokens=row.claim_tokens,
-        floor_s=row.floor_s,
-        floor_arithmetic=row.floor_arithmetic,
-        feasible=row.feasible,
-        factor=row.factor,
-        note=row.reasons[0] if row.reasons else "",
-    )
-
-
 def _expected(row: PlanRow, links: Links) -> tuple[Item, ...]:
     metric = row.check.partition("(")[2].partition(")")[0] or row.check.split(" ")[0]
     think = figures.clock(row.passing_think_s) if row.passing_think_s is not None else "never"
@@ -125,3 +122,44 @@ def _expected(row: PlanRow, links: Links) -> tuple[Item, ...]:
         Item(think if row.predicted is not None else figures.MISSING, number=True),
         Item(details="\n".join(row.reasons), details_title="Reasons"),
     )
+
+
+def by_scenario(lines: Sequence[AuditLine]) -> list[tuple[str, list[AuditLine]]]:
+    names = dict.fromkeys(line.scenario for line in lines)
+    return [(name, [line for line in lines if line.scenario == name]) for name in names]
+
+
+def _row(line: AuditLine, links: Links) -> tuple[Item, ...]:
+    return (
+        Item(line.title, href=links.get((line.scenario, line.stack), "")),
+        Item(line.subject),
+        Item(amount(line, line.claimed), number=True),
+        Item(bound(line), number=True),
+        Item(amount(line, line.measured), badges=badges(line.marks), number=True),
+        Item(chip=CHIPS[line.standing], lines=(factor(line).strip(),) if line.factor else ()),
+        Item(line.sentence, details="\n".join(line.arithmetic)),
+    )
+
+
+def factor(line: AuditLine) -> str:
+    return "" if line.factor is None else f" {figures.number(line.factor)} times"
+
+
+def bound(line: AuditLine) -> str:
+    if line.floor is None:
+        return figures.MISSING
+    return f"{'at most' if line.subject == 'users' else 'at least'} {amount(line, line.floor)}"
+
+
+def amount(line: AuditLine, value: float | None) -> str:
+    if value is None:
+        return figures.MISSING
+    match line.subject:
+        case "latency":
+            return figures.seconds(value)
+        case "memory":
+            return f"{figures.number(value)}{figures.NBSP}GB"
+        case "users":
+            return figures.count(value)
+        case _:
+            return figures.usd(value)

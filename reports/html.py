@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 
+from harness.audit import NO_CLAIMS, Audit
 from harness.judgement import Judgement
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
@@ -20,10 +21,14 @@ def render(
     recommendations: Sequence[Recommendation] = (),
     plan_rows: Sequence[PlanRow] = (),
     title: str = "SLA verdicts",
+    audit: Audit = NO_CLAIMS,
 ) -> str:
     """Render the whole page; the same input gives the same text."""
-    page = view.build(judgements, recommendations, plan_rows, title)
-    return _environment().get_template("page.html.j2").render(page=page)
+    return render_page("page.html.j2", view.build(judgements, recommendations, plan_rows, title, audit))
+
+
+def render_page(template: str, page: object) -> str:
+    return _environment().get_template(template).render(page=page)
 
 
 def write_report(
@@ -32,9 +37,13 @@ def write_report(
     recommendations: Sequence[Recommendation] = (),
     plan_rows: Sequence[PlanRow] = (),
     title: str = "SLA verdicts",
+    audit: Audit = NO_CLAIMS,
 ) -> Path:
-    """Write the page to ``path``, through a neighbour, so that a reader never sees half of it."""
-    text = render(judgements, recommendations, plan_rows, title)
+    return write_page(path, render(judgements, recommendations, plan_rows, title, audit))
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write ``text`` to ``path``, through a neighbour, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     half.write_text(text, encoding="utf-8")

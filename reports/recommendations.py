@@ -41,6 +41,10 @@ class Advice:
     runner_up: Linked | None
     nearest: Linked | None
     reasons: tuple[str, ...]
+    binding: str
+    headroom: str
+    fallback: tuple[str, ...]
+    price_notes: tuple[str, ...]
     ties: tuple[Linked, ...]
     dropped: tuple[Linked, ...]
     flips: tuple[str, ...]
@@ -65,6 +69,10 @@ def build(recommendation: Recommendation, scenario: str, anchor: str, stacks: Ma
         runner_up=linked(recommendation.runner_up),
         nearest=linked(recommendation.nearest, recommendation.gap),
         reasons=recommendation.reasons,
+        binding=recommendation.binding,
+        headroom=recommendation.headroom,
+        fallback=recommendation.fallback,
+        price_notes=recommendation.price_notes,
         ties=tuple(each for name in recommendation.ties if (each := linked(name)) is not None),
         dropped=tuple(each for name, why in recommendation.dropped.items() if (each := linked(name, why)) is not None),
         flips=recommendation.flips,
@@ -79,6 +87,22 @@ def sentence(recommendation: Recommendation) -> str:
     if recommendation.pick is None or not recommendation.rests_on_claim or "claim" in text.lower():
         return text
     return f"{text.rstrip('. ')}; {RESTS_ON_CLAIM}."
+
+
+def details(recommendation: Recommendation) -> tuple[str, ...]:
+    """What a terminal says after the sentence."""
+    return tuple(
+        f"{label}: {text}"
+        for label, texts in (
+            ("gives way first", (recommendation.binding,)),
+            ("headroom", (recommendation.headroom,)),
+            ("would change it", recommendation.flips),
+            ("own machines or API", recommendation.fallback),
+            ("prices", recommendation.price_notes),
+        )
+        for text in texts
+        if text
+    )
 
 
 def marks(recommendation: Recommendation, stacks: Mapping[str, Known]) -> tuple[str, ...]:

@@ -110,7 +110,14 @@ def _violations(check: CheckResult) -> str:
 
 
 def _advice(found: Sequence[Recommendation]) -> list[str]:
-    return [f"{_line(each.scenario)}: {_line(recommendations.sentence(each))}" for each in found]
+    return [
+        line
+        for each in found
+        for line in (
+            f"{_line(each.scenario)}: {_line(recommendations.sentence(each))}",
+            *(f"  {_line(text)}" for text in recommendations.details(each)),
+        )
+    ]
 
 
 def _name(judgement: Judgement) -> str:

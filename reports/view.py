@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.audit import NO_CLAIMS, Audit
 from harness.errors import ExitCode
 from harness.judgement import Judgement, Mark, Verdict
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
 from reports import cells, checks, claims, figures, recommendations
+from reports.claims import StandingMeaning
 from reports.parts import Chip, Column, Fact, Item, Table, badges
 
 VERDICT_MEANINGS = {
@@ -81,6 +83,7 @@ class Page:
     matrix: Table | None
     advice: tuple[recommendations.Advice, ...]
     claims: tuple[Table, ...]
+    standings: tuple[StandingMeaning, ...]
     expected: tuple[Table, ...]
     cells: tuple[cells.Cell, ...]
     verdicts: tuple[Meaning, ...]
@@ -90,7 +93,11 @@ class Page:
 
 
 def build(
-    judgements: Sequence[Judgement], advice: Sequence[Recommendation], plan_rows: Sequence[PlanRow], title: str
+    judgements: Sequence[Judgement],
+    advice: Sequence[Recommendation],
+    plan_rows: Sequence[PlanRow],
+    title: str,
+    audit: Audit = NO_CLAIMS,
 ) -> Page:
     names = anchors(f"cell {each.scenario} {each.stack}" for each in judgements)
     links = {(each.scenario, each.stack): name for each, name in zip(judgements, names, strict=True)}
@@ -111,7 +118,8 @@ def build(
             recommendations.build(each, titles[each.scenario], places[each.scenario], known[each.scenario])
             for each in advice
         ),
-        claims=_tables(claims.audit(name, titles[name], judgements, plan_rows, links) for name in scenarios),
+        claims=claims.audited(audit, titles, links),
+        standings=claims.standings(),
         expected=_tables(claims.expected(name, titles[name], plan_rows, links) for name in scenarios),
         cells=tuple(cells.build(each, name) for each, name in zip(judgements, names, strict=True)),
         verdicts=tuple(

@@ -10,6 +10,8 @@ import math
 from statistics import NormalDist
 from typing import Any
 
+from harness.audit import Audit
+from harness.audit.lines import AuditLine, Standing
 from harness.judgement import (
     CheckResult,
     ClaimAudit,
@@ -355,6 +357,10 @@ def recommendation(scenario: str = "support-chatbot", **changes: Any) -> Recomme
         "ties": ("gpt-4-api",),
         "dropped": {"7b-t4-vllm": "FAIL: 916 of 2,400 requests violate"},
         "flips": ("If 13B A100 VLLM failed, it would be GPT 4 API.",),
+        "binding": "p95(e2e) < 2 s: 15% of the limit left",
+        "headroom": "20% more users (120) would still pass by arithmetic: emulated 1.71 s x 1.1 is 1.88 s.",
+        "fallback": ("13B A100 VLLM in place of GPT 4 API: cheaper from 44,648 queries a month on.",),
+        "price_notes": ("The price of 13B A100 VLLM was read on 2026-01-01, 326 days ago: look it up again.",),
         "rests_on_emulation": True,
     }
     return Recommendation(**{**facts, **changes})
@@ -370,6 +376,28 @@ def no_recommendation(scenario: str = "translation", **changes: Any) -> Recommen
         "variants": ("13b-int8-2xa100-trtllm",),
     }
     return Recommendation(**{**facts, **changes})
+
+
+def audit(scenario: str = "support-chatbot", stack: str = "7b-t4-vllm", **changes: Any) -> Audit:
+    """A latency that cannot be and a cost that nobody measured."""
+    facts: dict[str, Any] = {
+        "scenario": scenario,
+        "stack": stack,
+        "title": stack.replace("-", " ").upper(),
+        "subject": "latency",
+        "standing": Standing.IMPOSSIBLE,
+        "claimed": 0.8,
+        "floor": 8.75,
+        "measured": 0.9,
+        "marks": (Mark.EMULATED,),
+        "factor": 10.9,
+        "sentence": "0.8 s for 200 tokens cannot be: reading the weights once a token takes 8.75 s at least.",
+        "arithmetic": ("At least: 0.0438 s + 199 x 0.0438 s = 8.75 s.", "8.75 s / 0.8 s = 10.9."),
+    }
+    cost = {"subject": "cost", "standing": Standing.PLAUSIBLE, "claimed": 0.0002, "floor": 0.0001, "factor": None}
+    cost |= {"measured": None, "marks": (), "sentence": "$0.000200 a query agrees with the list price."}
+    cost |= {"arithmetic": ("The answer alone: (200 output tokens x $1) / 1,000,000 = $0.000200.",)}
+    return Audit(lines=(AuditLine(**{**facts, **changes}), AuditLine(**{**facts, **cost, **changes})))
 
 
 def plan_row(scenario: str = "support-chatbot", stack: str = "7b-t4-vllm", **changes: Any) -> PlanRow:

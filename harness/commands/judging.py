@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import CatalogOption, JsonOption, loaded_catalog, write_report
+from harness.commands.options import CatalogOption, JsonOption, loaded_catalog, recorded_judgements, write_report
 
 
 def judge(
@@ -36,14 +36,6 @@ def report(
     catalog: CatalogOption = None,
 ) -> None:
     """Write one HTML report over recorded runs."""
-    from harness.judge import judge as judge_one
-    from harness.judge import read_judgement
-    from harness.runlog import JUDGEMENT, run_directories
-
     loaded = loaded_catalog(catalog)
-    directories = [directory for path in run_dirs for directory in run_directories(path)]
-    judgements = [
-        read_judgement(directory) if (directory / JUDGEMENT).exists() else judge_one(directory)
-        for directory in directories
-    ]
+    judgements = recorded_judgements(run_dirs)
     typer.echo(write_report(judgements, output or run_dirs[0] / "report.html", loaded))

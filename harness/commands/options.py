@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,17 @@ def loaded_catalog(extra: list[Path] | None) -> Catalog:
         if not path.exists():
             raise UsageError(f"--catalog {path}: there is no such file or folder")
     return load_catalog(tuple(path.resolve() for path in extra or ()))
+
+
+def recorded_judgements(paths: Iterable[Path]) -> list[Judgement]:
+    """Judgements of run directories, or of folders of them; a run without one is judged now."""
+    from harness.judge import judge, read_judgement
+    from harness.runlog import JUDGEMENT, run_directories
+
+    directories = [directory for path in paths for directory in run_directories(path)]
+    return [
+        read_judgement(directory) if (directory / JUDGEMENT).exists() else judge(directory) for directory in directories
+    ]
 
 
 def write_report(judgements: list[Judgement], path: Path, catalog: Catalog) -> Path:

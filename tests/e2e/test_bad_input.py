@@ -64,6 +64,7 @@ def refused(ended: Ended, code: int, *words: str) -> None:
         (("run", "chatbot", "--attach", NOBODY, "--header", "Authorization: Bearer abc123"), "${VARIABLE}"),
         (("run", "chatbot", "--catalog", "/nowhere.yaml"), "there is no such file"),
         (("plan", "chatbto"), "did you mean 'chatbot'?"),
+        (("audit", "chatbto"), "did you mean 'chatbot'?"),
         (("serve", "vllm-7b-t5"), "did you mean 'vllm-7b-t4'?"),
         (("judge", "/nowhere"), "/nowhere is not a run directory"),
         (("report", "/nowhere"), "/nowhere is not a run directory"),
@@ -227,5 +228,5 @@ def test_the_installed_script_answers() -> None:
     assert script is not None
     ended = run([script, "--help"])
     assert ended.code == 0
-    for command in ("run", "judge", "report", "serve", "list", "plan", "validate", "doctor"):
+    for command in ("run", "judge", "report", "serve", "list", "plan", "audit", "validate", "doctor"):
         assert f"\n  {command} " in ended.out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from harness.cost import (
     Cost,
-    claim_consistency,
     cost_summary,
     format_usd,
     good_thousand,
     hourly_cost,
     query_cost,
+    stale_prices,
     token_cost,
     usd_per_hour,
 )
@@ -96,48 +96,20 @@ def test_a_summary_holds_what_could_be_computed() -> None:
     assert (empty.arithmetic, empty.source) == ("", "It is there anyway.")
 
 
-def test_a_claim_is_compared_with_its_own_latency_and_users() -> None:
-    claim = Claim(latency_s=0.5, cost_usd=0.001, users=50, source="Somebody")
-    found = claim_consistency(stack(HOURLY), claim, users=100, think_s=9.5)
-    assert found is not None
-    assert found.computed.usd == pytest.approx(0.0002)
-    assert found.factor == pytest.approx(5)
-    # 50 users at $0.001 each pay for $0.001/s when they cycle in 50 s.
-    assert found.implied_think_s == pytest.approx(49.5)
-    assert found.sentence.startswith("claimed $0.00100 a query, 5 times $3.60/h / 3600")
-    assert found.sentence.endswith("it would hold at a think time of 49.5 s")
+def test_prices_read_on_one_day_are_flagged_together() -> None:
+    def priced(title: str, day: date | None) -> Stack:
+        price = HOURLY.model_copy(update={"source": Source(text="A price list", read=day)})
+        return stack(price).model_copy(update={"title": title})
 
-
-def test_a_claim_that_no_think_time_makes_true() -> None:
-    claim = Claim(latency_s=2, cost_usd=0.00001, users=100, source="Somebody")
-    found = claim_consistency(stack(HOURLY), claim, users=1, think_s=0)
-    assert found is not None
-    assert found.factor == pytest.approx(0.5)
-    assert found.sentence.endswith("no think time is short enough for the claim")
-
-
-def test_a_claim_at_a_price_for_tokens_is_compared_with_its_output_alone() -> None:
-    claim = Claim(latency_s=2, tokens=200, cost_usd=0.006, source="Somebody")
-    found = claim_consistency(stack(TOKENS), claim, users=100, think_s=15)
-    assert found is not None
-    assert found.factor == pytest.approx(0.5)
-    assert found.implied_think_s is None
-    assert "think" not in found.sentence
-
-
-@pytest.mark.parametrize(
-    ("price", "claim"),
-    [
-        (HOURLY, Claim(latency_s=2, source="Somebody")),
-        (HOURLY, Claim(cost_usd=0.001, source="Somebody")),
-        (TOKENS, Claim(cost_usd=0.001, source="Somebody")),
-        (NONE, Claim(latency_s=2, cost_usd=0.001, source="Somebody")),
-    ],
-)
-def test_a_claim_without_cost_or_means_to_compute_it_is_not_compared(
-    price: HourlyPrice | TokenPrice | NoPrice, claim: Claim
-) -> None:
-    assert claim_consistency(stack(price), claim, users=100, think_s=15) is None
+    day = date(2026, 1, 1)
+    stacks = [priced("A", day), priced("B", date(2026, 3, 1)), priced("C", day), priced("D", None), stack(NONE)]
+    assert stale_prices(stacks, day + timedelta(days=90)) == (
+        "Prices that do not say when they were read, to be looked up again: D.",
+    )
+    assert stale_prices(stacks, day + timedelta(days=91)) == (
+        "Prices that do not say when they were read, to be looked up again: D.",
+        "Prices read on 2026-01-01, 91 days ago, to be looked up again: A; C.",
+    )
 
 
 @pytest.mark.parametrize(

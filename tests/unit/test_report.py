@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
+from harness.audit import Audit
 from harness.judgement import Judgement, Mark
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
@@ -74,6 +75,7 @@ def page() -> str:
         [factories.recommendation(), factories.no_recommendation()],
         [factories.plan_row(), factories.plan_row(stack="7b-2xt4-vllm", expected="PASS", predicted=1.9)],
         "Nightly SLA verdicts",
+        factories.audit(),
     )
 
 
@@ -90,6 +92,7 @@ def test_rendering_twice_gives_the_same_text(page: str) -> None:
         [factories.recommendation(), factories.no_recommendation()],
         [factories.plan_row(), factories.plan_row(stack="7b-2xt4-vllm", expected="PASS", predicted=1.9)],
         "Nightly SLA verdicts",
+        factories.audit(),
     )
     assert again == page
 
@@ -155,7 +158,9 @@ def section(page: str, name: str) -> str:
 @pytest.mark.parametrize("name", ["summary", "recommendations", "claims", "evidence"])
 def test_marks_are_where_numbers_are(name: str) -> None:
     marked = factories.replayed(stack="13b-a100-vllm", median_s=0.9, **CHARTLESS)
-    found = section(html.render([marked], [factories.recommendation(runner_up=None, ties=(), dropped={})]), name)
+    advice = factories.recommendation(runner_up=None, ties=(), dropped={})
+    claims = factories.audit(stack="13b-a100-vllm", marks=marked.marks)
+    found = section(html.render([marked], [advice], audit=claims), name)
     assert found.count(">EMULATED<") >= 1
     assert found.count(">CLAIM REPLAYED<") >= 1
 
@@ -204,7 +209,7 @@ def hostile(value: Any, key: str = "") -> Any:
         }
     if isinstance(value, tuple | list):
         return type(value)(hostile(each, key) for each in value)
-    if type(value) is str and key not in ("expected", "comparison"):
+    if type(value) is str and key not in ("expected", "comparison", "subject", "standing"):
         return f"{value}{HOSTILE}"
     return value
 
@@ -228,7 +233,8 @@ def test_foreign_texts_stay_texts() -> None:
         for each in (factories.recommendation(), factories.no_recommendation())
     ]
     rows = [PlanRow(**hostile(factories.plan_row().model_dump()))]
-    assert_harmless(html.render(cells, advice, rows, HOSTILE))
+    claims = Audit.model_validate(hostile(factories.audit().model_dump()))
+    assert_harmless(html.render(cells, advice, rows, HOSTILE, claims))
 
 
 def test_a_line_of_megabytes_is_cut() -> None:
