@@ -34,7 +34,19 @@ def write_report(
     title: str = "SLA verdicts",
 ) -> Path:
     """Write the page to ``path``, through a neighbour, so that a reader never sees half of it."""
-    text = render(judgements, recommendations, plan_rows, title)
+    return _write(path, render(judgements, recommendations, plan_rows, title))
+
+
+def render_page(template: str, page: object) -> str:
+    """Render another page than the report, from a view of its own."""
+    return _environment().get_template(template).render(page=page)
+
+
+def write_page(path: Path, template: str, page: object) -> Path:
+    return _write(path, render_page(template, page))
+
+
+def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     half.write_text(text, encoding="utf-8")
