@@ -16,13 +16,17 @@ MOST_REPLICAS = 1000
 """Where the list ends: two prices that still alternate there are equal for all purposes."""
 
 
+TOUCHES = 1 + 1e-12
+"""Two costs that meet in one point, but for rounding, do not cross."""
+
+
 def own_usd(volume: float, per_replica: float, usd_per_replica: float, spare: int) -> float:
     """A month of own replicas that answer ``volume`` requests."""
     return (math.ceil(volume / per_replica) + spare) * usd_per_replica
 
 
 def crossings(per_replica: float, usd_per_replica: float, usd_per_query: float, spare: int) -> tuple[Crossing, ...]:
-    """Every volume at which the cheaper side changes, in order; at a tie the API counts as the cheaper.
+    """Every volume at which the cheaper side changes, in order; two costs that only touch do not cross.
 
     At no volume the API costs nothing, so it is the cheaper one first.
     """
@@ -31,14 +35,14 @@ def crossings(per_replica: float, usd_per_replica: float, usd_per_query: float, 
     for count in range(1, MOST_REPLICAS + 1):
         low, high = (count - 1) * per_replica, count * per_replica
         fixed = (count + spare) * usd_per_replica
-        if own_is_cheaper and fixed >= usd_per_query * low:
+        if own_is_cheaper and fixed > usd_per_query * low * TOUCHES:
             found.append(Crossing(requests=low, replicas=count + spare, usd=usd_per_query * low, cheaper="api"))
             own_is_cheaper = False
         meets = fixed / usd_per_query if usd_per_query > 0 else math.inf
         if not own_is_cheaper and low <= meets < high:
             found.append(Crossing(requests=meets, replicas=count + spare, usd=fixed, cheaper="own"))
             own_is_cheaper = True
-        if own_is_cheaper and usd_per_query * high > fixed + usd_per_replica:
+        if own_is_cheaper and usd_per_query * high * TOUCHES >= fixed + usd_per_replica:
             # Once one replica is worth its money at full load, so is each further one.
             break
         if usd_per_query * per_replica <= usd_per_replica:

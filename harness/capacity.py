@@ -27,7 +27,7 @@ MOST_INVALID = 2
 """Levels at the load generator's end; a third would tell nothing new."""
 
 
-class Tested(NamedTuple):
+class Tried(NamedTuple):
     load: float
     verdict: Verdict
 
@@ -59,7 +59,7 @@ def check_settings(settings: SearchSettings) -> None:
         raise UsageError(f"--precision must be between 0 and 1, not {settings.precision:g}")
 
 
-def next_load(settings: SearchSettings, tested: Sequence[Tested]) -> float | None:
+def next_load(settings: SearchSettings, tested: Sequence[Tried]) -> float | None:
     """The next level; None when the interval is as narrow as asked, or nothing more can be learnt."""
     if not tested:
         return settings.start
@@ -81,7 +81,7 @@ def next_load(settings: SearchSettings, tested: Sequence[Tested]) -> float | Non
     return _split(settings, interval.feasible, inside, highest) if highest > interval.feasible else None
 
 
-def interval_of(tested: Sequence[Tested]) -> Interval:
+def interval_of(tested: Sequence[Tried]) -> Interval:
     """What the levels say together, in any order."""
     ordered = sorted(tested)
     feasible: float | None = None

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from harness.capacity import (
-    Tested,
+    Tried,
     check_settings,
     describe,
     interval_of,
@@ -30,6 +30,7 @@ from harness.capacity_record import (
 )
 from harness.catalog import Catalog
 from harness.cell import Cell
+from harness.daily_profile import DailyProfile
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.judge import read_judgement
 from harness.judgement import Judgement
@@ -39,7 +40,6 @@ from harness.price_age import price_tag
 from harness.run import CellProgress, OnChange, run_cells
 from harness.runlog import JUDGEMENT, RunReader
 from harness.seal import about_this_host
-from harness.sizing import DailyProfile
 from harness.spec import Scenario
 
 CONFIDENCE = 0.95
@@ -315,8 +315,8 @@ def _left_usd(left_usd: float | None, ran: _Ran) -> float | None:
 # What the levels say ------------------------------------------------------------------------------
 
 
-def _tested(record: CapacityRecord) -> list[Tested]:
-    return [Tested(level.load, level.verdict) for level in record.levels]
+def _tested(record: CapacityRecord) -> list[Tried]:
+    return [Tried(level.load, level.verdict) for level in record.levels]
 
 
 def _concluded(record: CapacityRecord, found: LevelResult, judgements: Mapping[float, Judgement]) -> CapacityRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.capacity import Tested, interval_of, load_text
+from harness.capacity import Tried, interval_of, load_text
 from harness.capacity_log import write_capacity
 from harness.capacity_record import CapacityRecord, Confirmation, Interval, LevelResult
 from harness.capacity_run import CONFIDENCE, Search, level_cell
@@ -77,7 +77,7 @@ def _at_other_limits(search: Search, record: CapacityRecord) -> dict[float, Leve
             sla = tuple(_scaled(check, factor) for check in RunReader(directory).manifest.scenario.sla)
             again = judge(directory, sla=sla)
             results[level.load] = level_result(level.load, level.run_dir, again, level.run_time_s, record.metric)
-        interval: Interval = interval_of([Tested(load, result.verdict) for load, result in results.items()])
+        interval: Interval = interval_of([Tried(load, result.verdict) for load, result in results.items()])
         found[factor] = None if interval.feasible is None else results[interval.feasible]
     return found
 

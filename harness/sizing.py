@@ -14,47 +14,17 @@ from dataclasses import dataclass
 from harness.break_even import break_even
 from harness.capacity_record import Arithmetic, Bar, BreakEven, LevelResult, LoadKind, ReplicaPlan, Sizing
 from harness.cost import SECONDS_PER_HOUR, Cost, format_usd, good_thousand, hourly_cost, rate_cost, token_cost
-from harness.errors import UsageError, unknown_name
+from harness.daily_profile import HOURS, DailyProfile
+from harness.errors import UsageError
 from harness.spec import HourlyPrice, NoPrice, Scenario, Stack, TokenPrice
 
 DAYS_PER_MONTH = 365.25 / 12
-HOURS = 24
 UTILISATION = 0.8
 """Of a replica's capacity, planned for at the peak: users do not come evenly, and neither does a balancer deal them."""
 UTILISATION_STEP = 0.2
 PRICE_STEP = 0.2
 LIMIT_FACTORS = (0.8, 1.2)
 """Limits that the sensitivity asks about, times the scenario's."""
-
-
-@dataclass(frozen=True, slots=True)
-class DailyProfile:
-    """Weights of the hours of a day; only their ratios count, the largest is the scenario's load."""
-
-    weights: tuple[float, ...]
-    reason: str
-
-    @property
-    def peak_hours(self) -> float:
-        """The day's requests, in hours at the peak."""
-        return sum(self.weights) / max(self.weights)
-
-
-DAILY_PROFILES: dict[str, DailyProfile] = {
-    "flat": DailyProfile((1.0,) * HOURS, "the same load at every hour: a service for machines, or for the whole world"),
-    "office-hours": DailyProfile(
-        (0.02,) * 7 + (0.2, 0.7, 1.0, 1.0, 1.0, 0.8, 0.9, 1.0, 1.0, 0.9, 0.6, 0.2, 0.1) + (0.05,) * 4,
-        "one time zone at work from 8 to 18, a dip at lunch, next to nothing at night",
-    ),
-    "consumer": DailyProfile(
-        (
-            *(0.25, 0.15, 0.1, 0.08, 0.08, 0.1, 0.2, 0.35, 0.5, 0.6, 0.65, 0.7),
-            *(0.75, 0.75, 0.7, 0.7, 0.75, 0.8, 0.9, 1.0, 1.0, 0.95, 0.75, 0.45),
-        ),
-        "one time zone's private users: most of them in the evening",
-    ),
-}
-"""Name to profile. Chosen, not measured: give the hours of your own service as 24 numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +43,11 @@ class Basis:
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What the sensitivity moves."""
+    """What the sensitivity moves; the volume stays, so that only what is paid for it changes."""
 
     price_factor: float = 1.0
     utilisation: float | None = None
     level: LevelResult | None = None
-
-
-def daily_profile(text: str) -> tuple[str, DailyProfile]:
-    """A named profile, or 24 comma-separated weights of a service's own.
-
-    Raises
-    ------
-    UsageError
-        For an unknown name or weights that are none.
-    """
-    if "," not in text:
-        if text not in DAILY_PROFILES:
-            raise unknown_name("daily profile", text, DAILY_PROFILES)
-        return text, DAILY_PROFILES[text]
-    try:
-        weights = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--daily-load: '{text}' is neither a profile's name nor 24 numbers") from None
-    if len(weights) != HOURS or not all(0 <= weight < math.inf for weight in weights) or max(weights) == 0:
-        raise UsageError(f"--daily-load needs {HOURS} weights of 0 or more, not all 0; got {len(weights)}")
-    return "own", DailyProfile(weights, "given on the command line")
 
 
 def check_sizing(utilisation: float, spare: int) -> None:
@@ -164,10 +113,9 @@ class Peak:
     arithmetic: str
 
 
-def peak_load(basis: Basis, level: LevelResult) -> Peak | None:
+def peak_load(basis: Basis) -> Peak | None:
     """The scenario's load in the unit of the capacity, with its arithmetic; None when its rate is not known."""
-    arrivals = basis.scenario.arrivals
-    users = basis.scenario.users
+    arrivals, users, level = basis.scenario.arrivals, basis.scenario.users, basis.level
     if basis.kind == "users":
         return Peak(float(users), f"{users:,} users")
     if arrivals is not None and arrivals.peak_rps is not None:
@@ -183,7 +131,7 @@ def replica_plan(basis: Basis, assumed: Assumptions = Assumptions()) -> ReplicaP
     """Whole replicas for the peak at the utilisation target, and the spare ones beside them."""
     level = assumed.level or basis.level
     utilisation = assumed.utilisation or basis.utilisation
-    peak = peak_load(basis, level)
+    peak = peak_load(basis)
     if peak is None:
         return None
     tested = basis.stack.replicas
@@ -214,8 +162,9 @@ class OwnFigures:
 
 def own_figures(basis: Basis, plan: ReplicaPlan | None, assumed: Assumptions = Assumptions()) -> OwnFigures | None:
     """What rented machines cost at the scenario's load; None without a price by the hour, or without an answer."""
-    level, price = assumed.level or basis.level, basis.stack.price
-    rate = _peak_rps(basis, level)
+    level, price = basis.level, basis.stack.price
+    attained = (assumed.level or level).attained
+    rate = _peak_rps(basis)
     if plan is None or rate is None or not isinstance(price, HourlyPrice):
         return None
     gpu_usd = price.usd_per_gpu_hour * assumed.price_factor
@@ -224,11 +173,11 @@ def own_figures(basis: Basis, plan: ReplicaPlan | None, assumed: Assumptions = A
     month = gpus * gpu_usd * hours
     requests = rate * SECONDS_PER_HOUR * basis.profile.peak_hours * DAYS_PER_MONTH
     if basis.kind == "users" and level.response_s is not None:
-        query = hourly_cost(gpu_usd, gpus, basis.scenario.users, level.response_s, _think_s(basis, level))
+        query = hourly_cost(gpu_usd, gpus, basis.scenario.users, level.response_s, _think_s(basis))
     else:
         query = rate_cost(gpu_usd, gpus, rate)
     mean = Cost(month / requests, f"{format_usd(month)} / {requests:,.0f} requests = {format_usd(month / requests)}")
-    good = good_thousand(mean, level.attained) if level.attained is not None else None
+    good = good_thousand(mean, attained) if attained is not None else None
     shown = [Arithmetic(label="a query at the peak hour", value=query.usd, arithmetic=query.arithmetic)]
     shown.append(Arithmetic(label="a query, idle hours paid for", value=mean.usd, arithmetic=mean.arithmetic))
     if good is not None:
@@ -278,7 +227,7 @@ def api_capacity(
 
 def _api_sizing(frame: Sizing, basis: Basis, price: TokenPrice) -> Sizing:
     level = basis.level
-    rate = _peak_rps(basis, level)
+    rate = _peak_rps(basis)
     if level.prompt_tokens is None or level.output_tokens is None or rate is None:
         return frame.model_copy(update={"notes": ("no cost: the level does not say how many tokens a request takes",)})
     query = token_cost(price, level.prompt_tokens, level.output_tokens)
@@ -313,7 +262,7 @@ def _api_sizing(frame: Sizing, basis: Basis, price: TokenPrice) -> Sizing:
 def _limits_note(basis: Basis) -> str:
     level = basis.level
     tokens = (level.prompt_tokens or 0.0) + (level.output_tokens or 0.0)
-    cycle_s = None if level.response_s is None else level.response_s + _think_s(basis, level)
+    cycle_s = None if level.response_s is None else level.response_s + _think_s(basis)
     rate, users, arithmetic = api_capacity(
         level.requests_per_min_allowed, level.tokens_per_min_allowed, tokens, cycle_s
     )
@@ -322,7 +271,7 @@ def _limits_note(basis: Basis) -> str:
             "the account's rate limits are not known, and they are an API's capacity: read them from a --real run, or"
             " give --requests-per-minute and --tokens-per-minute"
         )
-    peak = peak_load(basis, level)
+    peak = peak_load(basis)
     most = users if basis.kind == "users" else rate
     if peak is None or most is None:
         return f"the account's rate limits allow {arithmetic}"
@@ -384,16 +333,18 @@ def _width(bar: Bar) -> float:
     return abs(bar.high_usd - bar.low_usd)
 
 
-def _peak_rps(basis: Basis, level: LevelResult) -> float | None:
+def _peak_rps(basis: Basis) -> float | None:
     """Requests/s of the scenario at its peak."""
+    level = basis.level
     if basis.kind == "rate":
-        peak = peak_load(basis, level)
+        peak = peak_load(basis)
         return None if peak is None else peak.load
     if level.response_s is None or not math.isfinite(level.response_s):
         return None
-    cycle_s = level.response_s + _think_s(basis, level)
+    cycle_s = level.response_s + _think_s(basis)
     return basis.scenario.users / cycle_s if cycle_s > 0 else None
 
 
-def _think_s(basis: Basis, level: LevelResult) -> float:
-    return basis.scenario.think_time.mean_s if level.think_s is None else level.think_s
+def _think_s(basis: Basis) -> float:
+    measured = basis.level.think_s
+    return basis.scenario.think_time.mean_s if measured is None else measured

@@ -106,7 +106,7 @@ def tornado(bars: Sequence[Bar], base_usd: float, key: str, title: str, desc: st
             rows: list[Row] = [{"x": base_usd, "x2": usd, "y": place + 0.45, "y2": place + 0.85}]
             rect = _data(rows).mark_rect(color=colour, opacity=0.85)
             layers.append(rect.encode(x=x, x2=alt.X2("x2"), y=y, y2=alt.Y2("y2")))
-            below = usd < base_usd
+            below = usd < base_usd or (usd == base_usd and text == bar.low_text)
             label = _data([{"x": usd, "y": place + 0.65}]).mark_text(
                 align="right" if below else "left",
                 baseline="middle",

@@ -80,8 +80,9 @@ def capacity(
     from harness.capacity_run import Search, SizingOptions, default_settings, new_record, resumed
     from harness.capacity_sizing import api_stack
     from harness.connection import parse_headers
+    from harness.daily_profile import daily_profile
     from harness.matrix import RUNS, Options
-    from harness.sizing import check_sizing, daily_profile
+    from harness.sizing import check_sizing
 
     if (stack is None) == (attach is None):
         raise UsageError("give one --stack to load, or --attach for a server that is there")

@@ -74,6 +74,7 @@ FLOORS: dict[str, int] = {
     "harness.capacity_record": 0,
     "harness.capacity": 2,
     "harness.level": 2,
+    "harness.daily_profile": 2,
     "harness.sizing": 2,
     "harness.break_even": 2,
     "harness.price_age": 2,
