@@ -120,7 +120,7 @@ def _levels(record: CapacityRecord) -> Table | None:
         Column("Violating", number=True),
         *(Column(name, number=True) for name in ("p50", "p95", "p99", "Throughput", "Goodput", "$ per 1,000 good")),
         Column("Requests", number=True),
-        Column("Run", wide=True),
+        Column("Run"),
     )
     tried = {level.load: place for place, level in enumerate(record.levels, 1)}
     rows = tuple(_level(level, tried[level.load]) for level in record.by_load)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from harness.break_even import MOST_REPLICAS, break_even, crossings, own_usd
+from harness.catalog import ROOT as CATALOG
+from harness.cli import app
 from harness.cost import Cost
 from harness.price_age import price_tag
 from harness.spec import Stack
@@ -89,3 +94,15 @@ def test_old_prices_are_flagged(read: date | None, said: str) -> None:
 def test_a_stack_without_a_price_has_nothing_to_flag() -> None:
     tag = price_tag(stack(), date(2026, 11, 22))
     assert (tag.text, tag.flag, tag.source) == ("", "", "a test")
+
+
+def test_the_plan_flags_old_prices(tmp_path: Path) -> None:
+    text = (CATALOG / "stacks" / "vllm-7b-t4.yaml").read_text(encoding="utf-8")
+    own = tmp_path / "old.yaml"
+    own.write_text(
+        text.replace("read: 2026-11-22", "read: 2020-01-01").replace("vllm-7b-t4", "old-t4"), encoding="utf-8"
+    )
+    words = ["plan", "chatbot", "--stack", "old-t4", "--catalog", str(own)]
+    assert "the price of 'old-t4' was read" in CliRunner().invoke(app, words).output
+    [row] = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+    assert row["price_flag"].endswith("more than 90: look it up again")

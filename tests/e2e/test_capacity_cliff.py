@@ -1,0 +1,106 @@
+"""A search against an emulator whose capacity is known by construction, from the command line to the page.
+
+The stack replays a claim of one user and 50 ms without thinking: it starts at most 1.05 x 1 / 0.05 = 21 answers a
+second.
+N users who do not think wait N / 21 s for each, all of them alike: a limit of 0.98 s is kept by 20 users (0.95 s) and
+broken by 21 (1 s).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.capacity_log import read_capacity
+from harness.errors import ExitCode
+from tests.e2e.processes import HARNESS, assert_no_trace, harness, started
+
+TRUTH = 0.98 * 21
+FILES = {
+    "scenario": """
+kind: scenario
+name: desk
+title: A desk
+users: 45
+think_time: {distribution: constant, mean_s: 0, reason: a test}
+sla: [p90(e2e) < 0.98 s]
+sla_reason: a test
+cost_sensitivity: medium
+quality_need: medium
+workload: {kind: synthetic, input_tokens: 8, output_tokens: 2, output_length: forced}
+stacks: [gate, paid]
+""",
+    "gate": """
+kind: stack
+name: gate
+title: Starts 21 answers a second
+engine: emulator
+price: {kind: hourly, usd_per_gpu_hour: 1.0, source: {text: made up, read: 2020-01-01}}
+hardware: {gpu: t4}
+model: {name: tiny, parameters: 1.0e+6, layers: 1, hidden: 64, kv_heads: 1, head_dim: 64, weight_bytes: 2}
+claims: {desk: {latency_s: 0.05, tokens: 2, users: 1, source: made up}}
+emulation: {calibration: claims}
+""",
+    "paid": """
+kind: stack
+name: paid
+title: An API
+engine: openai
+price: {kind: tokens, usd_per_million_input: 10, usd_per_million_output: 20, source: {text: made up, read: 2020-01-01}}
+claims: {desk: {latency_s: 0.05, tokens: 2, source: made up}}
+""",
+}
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    folder = tmp_path / "catalog"
+    folder.mkdir()
+    for name, text in FILES.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_known_cliff_is_found_and_the_search_survives_ctrl_c(catalog: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "search"
+    words = ["capacity", "desk", "--stack", "gate", "--start", "16", "--users-max", "24", "--levels-max", "8"]
+    words += ["--run-time", "12", "--catalog", str(catalog), "--run-dir", str(run_dir)]
+    with started([*HARNESS, *words], tmp_path / "first") as first:
+        first.until(lambda: "level 2: " in first.err, "the second level")
+        first.until(lambda: (run_dir / "level-02-24-users" / "progress.jsonl").exists(), "its run")
+        first.send(signal.SIGINT)
+        cut = first.end()
+    assert cut.code == ExitCode.INCONCLUSIVE
+    assert "the search ended because interrupted" in cut.out
+    assert [level.load for level in read_capacity(run_dir).levels] == [16]
+    assert_no_trace(cut.out, cut.err)
+
+    with started([*HARNESS, *words, "--resume", "--confirm", "--json"], tmp_path / "second") as second:
+        ended = second.end(240)
+    assert_no_trace(ended.err)
+    found = read_capacity(run_dir)
+    assert ended.code == ExitCode.PASS, (found.sentence, ended.err)
+    assert found.interval.feasible is not None
+    assert found.interval.infeasible is not None
+    assert found.interval.feasible <= TRUTH < found.interval.infeasible
+    assert found.interval.feasible >= TRUTH / 1.05
+    assert found.levels[0].run_dir == "level-01-16-users"
+    assert found.binding.startswith("p90(e2e) is ")
+    assert found.shape == "cliff"
+    assert found.sizing is not None
+    assert found.sizing.replicas is not None
+    assert found.sizing.replicas.needed == 3  # 45 / (0.8 x 20) = 2.8
+    assert any("look it up again" in tag.flag for tag in found.prices)
+    assert found.confirmation is not None
+    assert found.confirmation.sentence.endswith("a replayed claim says nothing of more replicas than it was made for")
+    told = json.loads(ended.out)
+    assert told["sentence"] == found.sentence
+    assert Path(told["page"]).read_text(encoding="utf-8").count("<svg") >= 3
+
+    shown = harness("report", run_dir)
+    assert shown.code == 0
+    assert shown.out.strip() == str(run_dir / "capacity.html")
