@@ -33,7 +33,7 @@ from harness.cell import Cell
 from harness.daily_profile import DailyProfile
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.judge import read_judgement
-from harness.judgement import Judgement
+from harness.judgement import Judgement, Verdict
 from harness.level import binding_text, level_result, run_time_s
 from harness.matrix import Options, build_cells
 from harness.price_age import price_tag
@@ -249,11 +249,23 @@ class _Ran:
 
 
 def _run_level(search: Search, place: int, load: float, left_usd: float | None, on_change: OnChange) -> _Ran:
+    """Run a level; one that is INVALID is run once more, because a machine may be disturbed once."""
+    first = _run_once(search, place, load, left_usd, on_change)
+    if first.interrupted or first.judgement is None or first.judgement.verdict is not Verdict.INVALID:
+        return first
+    left_usd = _left_usd(left_usd, first)
+    if left_usd is not None and left_usd <= 0:
+        return first
+    second = _run_once(search, place, load, left_usd, on_change)
+    return replace(second, paid_usd=(first.paid_usd or 0.0) + (second.paid_usd or 0.0))
+
+
+def _run_once(search: Search, place: int, load: float, left_usd: float | None, on_change: OnChange) -> _Ran:
     name = f"level-{place + 1:02}-{load:g}-{search.settings.kind}"
     kept = search.directory / name
     if _is_sealed(kept):  # judged, and the harness was killed before it could say so
         judgement = read_judgement(kept)
-        if judgement.ended_by not in _CUT_SHORT:
+        if judgement.ended_by not in _CUT_SHORT and judgement.verdict is not Verdict.INVALID:
             cell = level_cell(search, load, kept)
             return _Ran(kept, cell.timing.run_time_s, judgement)
     directory, again = kept, 1

@@ -17,8 +17,8 @@ MOST_CROSSINGS = 24
 READING = (
     "Each level is a run of its own, with the verdict of its own checks. The capacity is the largest level that passes"
     " and below which every level that was tried passes; it is the lower end of the interval.",
-    "Levels that were not decided stay inside the interval. Where the load generator was at its end, the search says so"
-    " and goes no higher: that is no limit of the stack.",
+    "Levels that were not decided stay inside the interval. Where the load generator was at its end, twice,"
+    " the search says so and goes no higher: that is no limit of the stack.",
     "Each level's verdict carries only its share of the search's chance of an error, so that the interval as a whole"
     " holds at the confidence stated above.",
     "Replicas and cost start from the lower end: a load that was seen to pass.",

@@ -69,6 +69,7 @@ class Machine:
         [cell] = cells
         users = cell.scenario.users
         self.ran.append(users)
+        assert cell.manifest().confidence == cell.confidence
         self.confidences.append(cell.confidence)
         if users in self.instead:
             return [self.instead[users](cell)]
@@ -195,6 +196,18 @@ def test_a_client_at_its_end_ends_the_search_upward(machine: Machine, tmp_path: 
     assert found.interval.infeasible is None
     assert found.verdict is Verdict.PASS
     assert "the load generator was the bottleneck, so the stack may carry more" in found.sentence
+
+
+def test_a_machine_that_was_disturbed_once_gets_a_second_try(machine: Machine, tmp_path: Path) -> None:
+    def once(cell: Cell) -> CellProgress:
+        del machine.instead[35]
+        return record_run(cell, fast, users_reached=3)
+
+    machine.instead[35] = once
+    found = ran(a_search(tmp_path))
+    assert machine.ran.count(35) == 2
+    assert (found.interval.feasible, found.interval.infeasible, found.interval.invalid) == (MOST, MOST + 1, None)
+    assert sum(level.run_dir.endswith("-again-2") for level in found.levels) == 1
 
 
 def test_nothing_but_the_least_level_and_it_fails(machine: Machine, tmp_path: Path) -> None:
