@@ -13,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.capacity_log import read_capacity
+from harness.capacity_log import read_capacity, write_capacity
+from harness.capacity_record import CapacityRecord
 from harness.errors import ExitCode
-from tests.e2e.processes import HARNESS, assert_no_trace, harness, in_phase, manifest_of, started
+from harness.judgement import Verdict
+from tests.e2e.processes import ATTEMPTS, HARNESS, Ended, assert_no_trace, harness, in_phase, manifest_of, started
 
 TRUTH = 1.96 * 10.5
+SEARCH_S = 420.0
+"""No search of these few levels takes longer, whatever else the machine does."""
 FILES = {
     "scenario": """
 kind: scenario
@@ -63,15 +67,45 @@ def catalog(tmp_path: Path) -> Path:
     return folder
 
 
+def words(catalog: Path, run_dir: Path) -> list[str]:
+    levels = ("--start", "16", "--users-max", "24", "--levels-max", "8", "--run-time", "14")
+    return [
+        *HARNESS,
+        "capacity",
+        "desk",
+        "--stack",
+        "gate",
+        *levels,
+        "--catalog",
+        str(catalog),
+        "--run-dir",
+        str(run_dir),
+    ]
+
+
+def unstarved_search(command: list[str], folder: Path) -> tuple[Ended, CapacityRecord]:
+    """Repeat a search whose client was starved, which it says by INVALID levels, with those levels run again."""
+    for attempt in range(ATTEMPTS):
+        with started([*command, "--resume", "--confirm", "--json"], folder / f"search-{attempt}") as search:
+            ended = search.end(SEARCH_S)
+        assert_no_trace(ended.err)
+        run_dir = Path(command[-1])
+        found = read_capacity(run_dir)
+        if found.interval.invalid is None:
+            return ended, found
+        kept = tuple(level for level in found.levels if level.verdict is not Verdict.INVALID)
+        write_capacity(run_dir, found.model_copy(update={"levels": kept}))
+    pytest.fail(f"the client was starved {ATTEMPTS} times: {found.sentence}")
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_known_cliff_is_found_and_the_search_survives_ctrl_c(catalog: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "search"
-    words = ["capacity", "desk", "--stack", "gate", "--start", "16", "--users-max", "24", "--levels-max", "8"]
-    words += ["--run-time", "14", "--catalog", str(catalog), "--run-dir", str(run_dir)]
-    with started([*HARNESS, *words], tmp_path / "first") as first:
+    command = words(catalog, run_dir)
+    with started(command, tmp_path / "first") as first:
         progress = run_dir / "level-02-24-users" / "progress.jsonl"
-        first.until(lambda: in_phase(progress, "load"), "the second level's load")
+        first.until(lambda: in_phase(progress, "load"), "the second level's load", SEARCH_S)
         first.send(signal.SIGINT)
         cut = first.end()
     assert cut.code == ExitCode.INCONCLUSIVE
@@ -79,17 +113,14 @@ def test_a_known_cliff_is_found_and_the_search_survives_ctrl_c(catalog: Path, tm
     assert [level.load for level in read_capacity(run_dir).levels] == [16]
     assert_no_trace(cut.out, cut.err)
 
-    with started([*HARNESS, *words, "--resume", "--confirm", "--json"], tmp_path / "second") as second:
-        ended = second.end(600)
-    assert_no_trace(ended.err)
-    found = read_capacity(run_dir)
+    ended, found = unstarved_search(command, tmp_path)
     assert ended.code == ExitCode.PASS, (found.sentence, ended.err)
     assert found.interval.feasible is not None
     assert found.interval.infeasible is not None
     assert found.interval.feasible <= TRUTH < found.interval.infeasible
     assert found.interval.feasible >= TRUTH / 1.05
     assert {manifest_of(run_dir / level.run_dir).confidence for level in found.levels} == {found.level_confidence}
-    assert found.levels[0].run_dir == "level-01-16-users"
+    assert found.levels[0].run_dir.startswith("level-01-16-users")
     assert found.binding.startswith("p90(e2e) is ")
     assert found.shape == "cliff"
     assert found.sizing is not None
