@@ -1,9 +1,9 @@
 """From which volume own machines cost less than an API: a step function against a straight line.
 
 An API costs c dollars a query. Own machines cost M dollars a month each, idle or not, and each answers Q queries a
-month at most, so v queries cost ceil(v / Q) M. Within a step of k machines they become the cheaper ones at
-v = k M / c, and the next step can make them the dearer ones again, until k is large enough: a machine more is worth
-its price once k M / c <= (k - 1) Q. If M / c >= Q, not even a full machine is worth it.
+month at most, so v queries cost (ceil(v / Q) + spare) M. Within a step of k machines they become the cheaper ones at
+v = (k + spare) M / c, and the next step can make them the dearer ones again, until k is large enough: a machine more is
+worth its price once (k + spare) M / c <= (k - 1) Q. If M / c >= Q, not even a full machine is worth it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class BreakEven:
     """That one machine can answer."""
     cheaper: tuple[Span, ...]
     """Where own machines cost less, in order: each end is a crossing."""
+    spare: int = 0
 
     @property
     def first(self) -> float | None:
@@ -47,10 +48,15 @@ class BreakEven:
 
     def own_usd(self, queries: float) -> float:
         """A month of so many queries on own machines, at least one."""
-        return max(1, math.ceil(queries / self.queries_per_month)) * self.usd_per_month
+        return own_usd(max(queries, 1), self.queries_per_month, self.usd_per_month, self.spare)
 
 
-def break_even(usd_per_query: float, usd_per_month: float, queries_per_month: float) -> BreakEven:
+def own_usd(queries: float, queries_per_month: float, usd_per_month: float, spare: int = 0) -> float:
+    """A month of so many queries on own machines, the spare ones paid for too."""
+    return (math.ceil(queries / queries_per_month) + spare) * usd_per_month
+
+
+def break_even(usd_per_query: float, usd_per_month: float, queries_per_month: float, spare: int = 0) -> BreakEven:
     """Every volume at which the cheaper one changes.
 
     Raises
@@ -62,11 +68,17 @@ def break_even(usd_per_query: float, usd_per_month: float, queries_per_month: fl
         raise ValueError("a break-even needs prices and a capacity above 0")
     worth = usd_per_month / usd_per_query
     spans: list[Span] = []
-    if worth < queries_per_month:
-        for machines in count(1):
-            low, end = machines * worth, machines * queries_per_month
-            if (machines + 1) * worth <= end or machines == MOST_STEPS:
-                spans.append(Span(low, math.inf))
-                break
-            spans.append(Span(low, end))
-    return BreakEven(usd_per_query, usd_per_month, queries_per_month, tuple(spans))
+    low: float | None = None
+    for machines in count(1) if worth < queries_per_month else ():
+        start, end = (machines + spare) * worth, machines * queries_per_month
+        if low is None and start < end:
+            low = start
+        if low is None:
+            continue
+        if (machines + 1) * worth + spare * worth <= end or len(spans) + 1 >= MOST_STEPS:
+            # Where the next machine is worth its money at once, a further one takes off the more.
+            spans.append(Span(low, math.inf))
+            break
+        spans.append(Span(low, end))
+        low = None
+    return BreakEven(usd_per_query, usd_per_month, queries_per_month, tuple(spans), spare)

@@ -77,6 +77,8 @@ class Cell(Record):
     overrides: dict[str, str] = {}
     region: str = ""
     seed: int = 0
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Of its verdict: a level of a search carries a share of the whole search's chance of an error."""
     faults: str = ""
     drain_s: float = Field(default=10.0, gt=0)
     command: str = ""
@@ -131,6 +133,7 @@ class Cell(Record):
             overrides=self.overrides,
             region=self.region,
             stream=self.connection.stream,
+            confidence=self.confidence,
             seeds=self.seeds(),
             load=LoadFacts(
                 users_asked=self.scenario.users if closed else 0,

@@ -14,7 +14,7 @@ from harness.errors import ExitCode, HarnessError
 try:
     import typer
 
-    from harness.commands import audit, catalog, installing, judging, run, serving
+    from harness.commands import audit, capacity, catalog, installing, judging, run, serving
 except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack trace, as it does later
     sys.exit(ExitCode.INTERRUPTED)
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
+    "capacity": capacity.capacity,
     "judge": judging.judge,
     "report": judging.report,
     "serve": serving.serve,

@@ -104,6 +104,8 @@ def print_plan(rows: Sequence[Any], *, as_json: bool) -> None:
             out.print(
                 f"{row.scenario}, {row.stack}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True
             )
+    for flag in dict.fromkeys(row.price_flag for row in rows if row.price_flag):
+        out.print(flag, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def serve_until_interrupted(

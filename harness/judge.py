@@ -28,6 +28,7 @@ from harness.lifecycle import failures as server_failures
 from harness.manifest import Manifest
 from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
 from harness.notes import open_loop_notes, run_notes
+from harness.objective import Objective
 from harness.paid import limit_notes, spend_facts, spend_notes
 from harness.plan import claim_audit
 from harness.records import SpendFacts
@@ -44,10 +45,17 @@ DRIFT_GROWTH = 1.2
 """A second half whose median is this many times the first's is not one state to be judged."""
 
 
-def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary | None = None) -> Judgement:
+def judge(
+    run_dir: Path,
+    *,
+    claim: ClaimAudit | None = None,
+    cost: CostSummary | None = None,
+    sla: tuple[Objective, ...] | None = None,
+) -> Judgement:
     """Judge one run, sealed or cut off.
 
-    ``claim`` and ``cost`` replace what would be worked out from the manifest.
+    ``claim`` and ``cost`` replace what would be worked out from the manifest; ``sla`` asks what the verdict would
+    be had the scenario asked for something else.
 
     Raises
     ------
@@ -56,6 +64,8 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     """
     reader = RunReader(run_dir)
     manifest, table = reader.manifest, reader.samples()
+    if sla is not None:
+        manifest = manifest.model_copy(update={"scenario": manifest.scenario.model_copy(update={"sla": sla})})
     requests = read_requests(table, manifest.workers, manifest.load)
     table = table.select(
         ["outcome", "error", "http_status", "region", "prompt_id", "token_source", "retries", *TOKEN_COUNTS]

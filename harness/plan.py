@@ -95,6 +95,8 @@ class PlanRow(Record):
     passing_think_s: float | None = None
     """Shortest think time at which the check would hold; None when it never would."""
     usd_per_hour: float | None = None
+    price_flag: str = ""
+    """Why the price should be looked up again, by whoever knows today's date; empty: it need not, or nobody asked."""
     reasons: tuple[str, ...] = ()
 
 

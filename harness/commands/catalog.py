@@ -24,14 +24,19 @@ def plan(
     catalog: CatalogOption = None,
 ) -> None:
     """Claim beside physical floor and capacity, without any load."""
+    from datetime import date
+
     from harness.console import print_plan
     from harness.plan import plan as make_plan
+    from harness.price_age import price_tag
 
     loaded = loaded_catalog(catalog)
     rows = []
     for name in scenarios or loaded.scenarios:
         scenario = loaded.scenario(name)
         rows += make_plan(loaded, [name], stack or [*scenario.stacks, *scenario.variants])
+    flags = {row.stack: price_tag(loaded.stack(row.stack), date.today()).flag for row in rows}
+    rows = [row.model_copy(update={"price_flag": flags[row.stack]}) for row in rows]
     print_plan(rows, as_json=as_json)
 
 

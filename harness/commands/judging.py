@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.commands.options import CatalogOption, JsonOption, loaded_catalog, recorded_judgements, write_report
+from harness.errors import UsageError
 
 
 def judge(
@@ -35,7 +36,21 @@ def report(
     output: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the first).")] = None,
     catalog: CatalogOption = None,
 ) -> None:
-    """Write one HTML report over recorded runs."""
+    """Write one HTML report over recorded runs, or the page of a capacity search."""
+    from harness.capacity_log import is_capacity
+
+    if any(is_capacity(path) for path in run_dirs):
+        typer.echo(_capacity_page(run_dirs, output))
+        return
     loaded = loaded_catalog(catalog)
     judgements = recorded_judgements(run_dirs)
     typer.echo(write_report(judgements, output or run_dirs[0] / "report.html", loaded))
+
+
+def _capacity_page(directories: list[Path], output: Path | None) -> Path:
+    from harness.capacity_log import read_capacity
+    from reports import capacity
+
+    if len(directories) > 1:
+        raise UsageError("a capacity search has a page of its own: give its directory alone, or those of its levels")
+    return capacity.write(output or directories[0] / "capacity.html", read_capacity(directories[0]))
