@@ -78,6 +78,8 @@ class Cell(Record):
     region: str = ""
     seed: int = 0
     faults: str = ""
+    network: str = ""
+    """How far users are from the server, as :func:`harness.experiments.parse_network` reads it; empty: not at all."""
     drain_s: float = Field(default=10.0, gt=0)
     command: str = ""
     max_cost_usd: float | None = None
