@@ -145,8 +145,6 @@ class Experiment(Spec):
     """Metrics of the headline; empty: those of the scenario's SLA."""
     repeat: Zipf | None = None
     launches: Annotated[int, Field(ge=3)] = 3
-    expected: tuple[str, ...] = ()
-    """Conditions in which the arms are meant to differ, so that nobody is warned of them."""
     note: str = ""
     """What the experiment cannot show."""
 

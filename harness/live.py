@@ -35,7 +35,7 @@ def show_run(catalog: Catalog, cells: list[Cell], *, as_json: bool) -> int:
     """Run cells with a progress display, write the report, print the verdicts; return the exit code."""
     err = Console(stderr=True)
     base = cells[0].run_dir if len(cells) == 1 else cells[0].run_dir.parent
-    with _display(err, cells) as display:
+    with display_of(err, cells) as display:
         progress = run_cells(cells, display.update)
     judgements = [each.judgement for each in progress if each.judgement is not None]
     code = exit_code(progress)
@@ -84,7 +84,7 @@ class _Display(Protocol):
 
 
 @contextmanager
-def _display(console: Console, cells: Sequence[Cell]) -> Iterator[_Display]:
+def display_of(console: Console, cells: Sequence[Cell]) -> Iterator[_Display]:
     if not console.is_terminal:
         yield _PlainDisplay(console)
         return

@@ -23,7 +23,7 @@ def render(
 ) -> str:
     """Render the whole page; the same input gives the same text."""
     page = view.build(judgements, recommendations, plan_rows, title)
-    return _environment().get_template("page.html.j2").render(page=page)
+    return environment().get_template("page.html.j2").render(page=page)
 
 
 def write_report(
@@ -33,15 +33,20 @@ def write_report(
     plan_rows: Sequence[PlanRow] = (),
     title: str = "SLA verdicts",
 ) -> Path:
-    """Write the page to ``path``, through a neighbour, so that a reader never sees half of it."""
-    text = render(judgements, recommendations, plan_rows, title)
+    """Write the page to ``path``."""
+    return write_page(path, render(judgements, recommendations, plan_rows, title))
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write any page, through a neighbour, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     half.write_text(text, encoding="utf-8")
     return half.replace(path)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What every page is rendered with: all is escaped, and only text is printed."""
     return Environment(
         loader=PackageLoader("reports", "templates"),
         autoescape=True,

@@ -11,7 +11,7 @@ from harness.commands.options import CatalogOption, JsonOption, loaded_catalog
 
 
 def list_(as_json: JsonOption = False, catalog: CatalogOption = None) -> None:
-    """List scenarios, stacks, GPUs and profiles."""
+    """List scenarios, stacks, GPUs, profiles and experiments."""
     from harness.console import print_catalog
 
     print_catalog(loaded_catalog(catalog), as_json=as_json)

@@ -83,6 +83,7 @@ FLOORS: dict[str, int] = {
     "harness.commands.*": 6,
     "harness.console": 6,
     "harness.live": 6,
+    "harness.compare_console": 6,
     "harness.install_console": 6,
     "locustfiles.*": 6,
 }
