@@ -117,8 +117,9 @@ def turns(catalog: Catalog, trial: Trial) -> list[Turn]:
     for name in trial.headline:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
-    folders = [re.sub(r"[^a-z0-9.\-]+", "-", arm.title.lower()).strip("-")[:80] for arm in trial.arms]
-    if len(set(folders)) < len(folders):
+    names = [re.sub(r"[^a-z0-9.\-]+", "-", (arm.label or arm.stack).lower()).strip("-") for arm in trial.arms]
+    folders = [f"{place}-{name}" for place, name in enumerate(names, start=1)]
+    if len({arm.title for arm in trial.arms}) < len(trial.arms):
         raise UsageError(f"two arms are called alike: {', '.join(arm.title for arm in trial.arms)}")
     base = trial.run_dir or RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-compare"
     order = list(range(len(trial.arms)))

@@ -130,6 +130,7 @@ def conditions(manifest: Manifest) -> dict[str, str]:
         "templates": workload.templates or "none",
         "prompts": f"{workload.kind} {sha256(prompts.encode()).hexdigest()[:8]}",
         "ways of answering": "streamed" if manifest.stream else "whole",
+        "SLAs": ", ".join(check.text for check in scenario.sla),
         "networks": manifest.overrides.get("network", "none"),
         "seeds": str(manifest.seeds.get("data", "")),
         "hosts": manifest.host,

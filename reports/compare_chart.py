@@ -61,7 +61,7 @@ def forest(differences: Sequence[Difference], min_effect: float, key: str, title
 
 def ticks(low: float, high: float) -> list[float]:
     """Round steps, zero among them."""
-    rough = (high - low) / 5
+    rough = (high - low) / 7
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * size for factor in (1, 2, 5, 10) if factor * size >= rough * 0.999)
     return [round(place * step, 6) for place in range(math.ceil(low / step), math.floor(high / step) + 1)]

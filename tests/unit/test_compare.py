@@ -56,9 +56,15 @@ def pair(a: ArmResult, b: ArmResult, *, interleaved: bool = False, **rules: Any)
 
 
 def simulated(
-    rng: np.random.Generator, launches: int, *, luck: float, shift: float = 1.0, drift: Sequence[float] = ()
+    rng: np.random.Generator,
+    launches: int,
+    *,
+    luck: float,
+    shift: float = 1.0,
+    drift: Sequence[float] = (),
+    in_turn: bool = True,
 ) -> Comparison:
-    """Two arms in turn. A launch's luck moves all its latencies; B's are ``shift`` times A's; errors are binomial."""
+    """Two arms. A launch's luck moves all its latencies; B's are ``shift`` times A's; errors are binomial."""
     arms = []
     for label, factor in (("A", 1.0), ("B", shift)):
         made = []
@@ -74,7 +80,7 @@ def simulated(
                 }
             )
         arms.append(arm(label, made))
-    return compare(arms, Rules(headline=HEADLINE), interleaved=bool(drift) or rng.random() < 0.5)
+    return compare(arms, Rules(headline=HEADLINE), interleaved=in_turn)
 
 
 def share_of(finding: Finding, found: Sequence[Comparison]) -> float:
@@ -85,7 +91,7 @@ def share_of(finding: Finding, found: Sequence[Comparison]) -> float:
 def test_arms_that_are_alike_are_rarely_called_different(launches: int, luck: float) -> None:
     """500 comparisons of a stack with itself; 5% may be false alarms, and chance gives 7.2% in one of a thousand."""
     rng = np.random.default_rng(7)
-    found = [simulated(rng, launches, luck=luck) for _ in range(500)]
+    found = [simulated(rng, launches, luck=luck, in_turn=number % 2 == 0) for number in range(500)]
     assert 1 - share_of(Finding.NO_DIFFERENCE, found) <= 0.05
 
 
@@ -101,12 +107,13 @@ def test_without_a_smallest_effect_the_false_alarms_are_what_the_confidence_says
 
 
 @pytest.mark.parametrize(
-    ("launches", "luck", "power"), [(3, 0.01, 0.70), (5, 0.02, 0.85), (5, 0.01, 0.99), (8, 0.03, 0.85)]
+    ("launches", "luck", "in_turn", "power"),
+    [(3, 0.01, True, 0.80), (3, 0.01, False, 0.97), (5, 0.02, True, 0.95), (8, 0.03, True, 0.90)],
 )
-def test_a_tenth_slower_is_found(launches: int, luck: float, power: float) -> None:
-    """The table of docs/compare.md; never is the slower arm called better."""
+def test_a_tenth_slower_is_found(launches: int, luck: float, in_turn: bool, power: float) -> None:
+    """Of the table of docs/compare.md, which is rounded down here; hardly ever is the slower arm called better."""
     rng = np.random.default_rng(9)
-    found = [simulated(rng, launches, luck=luck, shift=1.1) for _ in range(300)]
+    found = [simulated(rng, launches, luck=luck, shift=1.1, in_turn=in_turn) for _ in range(300)]
     assert share_of(Finding.WORSE, found) >= power
     assert share_of(Finding.BETTER, found) + share_of(Finding.MIXED, found) <= 0.01
 

@@ -169,5 +169,5 @@ def test_the_page_is_written_whole(tmp_path: Path, page: str) -> None:
 def test_ticks_are_round_and_hold_zero(low: float, high: float) -> None:
     found = ticks(low, high)
     assert 0.0 in found
-    assert 3 <= len(found) <= 7
+    assert 4 <= len(found) <= 8
     assert all(low <= tick <= high for tick in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections import Counter
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from harness.catalog import load_catalog
 from harness.cell import Cell
+from harness.commands.catalog import validate
 from harness.compare_run import Trial, launch_in_turn, trial_of, turns
 from harness.dataset import read_workload
 from harness.errors import ExitCode, ServerError, SpecError, UsageError
@@ -20,7 +23,11 @@ from harness.run import CellProgress
 from harness.spec import Workload
 from harness.strict_yaml import load_specs
 from harness.workload import prompt_sources
+from servers.emulator.engine import Engine, Sequence
 from servers.emulator.prefix_cache import PrefixCache
+from servers.emulator.sources import EngineSource
+from servers.emulator.timeline import Timeline
+from servers.emulator.wire import Ask
 from tests import factories
 
 CATALOG = load_catalog()
@@ -275,6 +282,18 @@ def test_names_that_lead_nowhere_are_told(tmp_path: Path) -> None:
     assert "unknown stack 'vllm-13b-a1000'; did you mean 'vllm-13b-a100'?" in str(caught.value)
 
 
+def test_validating_an_experiment_looks_into_its_arms(tmp_path: Path) -> None:
+    good, metric, template = (tmp_path / f"{name}.yaml" for name in ("good", "metric", "template"))
+    metric.write_text(SPEC + "headline: [e2e_p96]\n")
+    with pytest.raises(UsageError, match="unknown metric 'e2e_p96'"):
+        validate([metric])
+    template.write_text(SPEC.replace("stack: vllm-13b-a100", "stack: vllm-13b-a100, templates: none-such"))
+    with pytest.raises(SpecError, match=r"none-such\.system\.j2: there is no such file"):
+        validate([template])
+    good.write_text(SPEC)
+    validate([good])
+
+
 # Prompts that come again -------------------------------------------------------------------------
 
 
@@ -333,3 +352,29 @@ def test_the_block_that_was_used_longest_ago_is_forgotten() -> None:
         cache.recall(prompt)
     assert cache.recall(first) == 16
     assert cache.recall(second) == 0
+
+
+def first_token_s(cached: int) -> float:
+    """When an idle engine, which prefills a token in a millisecond, gives the first token of a prompt of 400."""
+    engine = Engine(lambda decoding, kv, prefill: 0.02 + 0.001 * prefill, 10_000, 8)
+    engine.submit(Sequence(400, 10, 410, 0.0, prefilled=cached))
+    end_s = engine.begin(0.0)
+    assert end_s is not None
+    assert engine.finish()
+    return end_s
+
+
+def test_what_is_cached_need_not_be_computed() -> None:
+    assert first_token_s(0) == pytest.approx(0.42)
+    assert first_token_s(384) == pytest.approx(0.036)
+    assert first_token_s(399) == pytest.approx(0.021)
+
+
+def test_a_source_without_a_cache_says_nothing_of_one() -> None:
+    ask = Ask(100, 10, 0, False, True, True, prompt="x" * 400)
+    engines = [Engine(lambda decoding, kv, prefill: 0.02, 10_000, 8)]
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        timeline = Timeline(loop)
+    plain, cached = (EngineSource(timeline, engines, cache) for cache in (None, PrefixCache(1000)))
+    assert [plain.recall(ask).cached_tokens for _ in range(2)] == [None, None]
+    assert [cached.recall(ask).cached_tokens for _ in range(2)] == [0, 96]
