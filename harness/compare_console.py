@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.catalog import Catalog
 from harness.compare import compare
-from harness.compare_run import Trial, base_of, launch_in_turn, trial_of, turns
+from harness.compare_run import Trial, Turn, base_of, launch_in_turn, trial_of, turns
 from harness.comparison import Comparison
 from harness.differences import FEWEST_LAUNCHES, Rules
 from harness.errors import ExitCode, UsageError
@@ -64,8 +64,12 @@ def launch(
     err = Console(stderr=True)
     if trial.launches < FEWEST_LAUNCHES:
         err.print(f"fewer than {FEWEST_LAUNCHES} launches of an arm cannot give a verdict", style="yellow")
+
+    def say(turn: Turn) -> None:
+        err.print(f"round {turn.round} of {trial.launches}: {turn.arm}", markup=False, highlight=False, soft_wrap=True)
+
     with display_of(err, [turn.cell for turn in schedule]) as display:
-        made = launch_in_turn(trial, schedule, display.update)
+        made = launch_in_turn(trial, schedule, say, display.update)
     if not made.arms:
         raise InterruptedCompareError("interrupted before every arm had a launch: there is nothing to compare")
     found = compare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -208,7 +208,9 @@ class Made:
     failures: list[tuple[Turn, CellProgress]] = field(default_factory=list)
 
 
-def launch_in_turn(trial: Trial, schedule: Sequence[Turn], on_change: OnChange) -> Made:
+def launch_in_turn(
+    trial: Trial, schedule: Sequence[Turn], on_turn: Callable[[Turn], None], on_change: OnChange
+) -> Made:
     """Make every launch, one at a time.
 
     One that fails stops no other; Ctrl-C ends the one that runs and starts no more.
@@ -221,6 +223,7 @@ def launch_in_turn(trial: Trial, schedule: Sequence[Turn], on_change: OnChange) 
     made = Made()
     done: list[Turn] = []
     for turn in schedule:
+        on_turn(turn)
         try:
             (progress,) = run_cells([turn.cell], on_change)
         except KeyboardInterrupt:

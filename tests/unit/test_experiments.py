@@ -14,7 +14,7 @@ import pytest
 from harness.catalog import load_catalog
 from harness.cell import Cell
 from harness.commands.catalog import validate
-from harness.compare_run import Trial, launch_in_turn, trial_of, turns
+from harness.compare_run import Trial, Turn, launch_in_turn, trial_of, turns
 from harness.dataset import read_workload
 from harness.errors import ExitCode, ServerError, SpecError, UsageError
 from harness.experiments import Arm, Zipf
@@ -175,8 +175,10 @@ def test_a_launch_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> 
     ran = played(monkeypatch, [good, (None, ExitCode.SERVER, "it did not stand up"), good, good, good, good])
     trial = Trial(scenario="chatbot", arms=(A, B))
     schedule = turns(CATALOG, trial)
-    made = launch_in_turn(trial, schedule, lambda progress: None)
+    said: list[Turn] = []
+    made = launch_in_turn(trial, schedule, said.append, lambda progress: None)
     assert len(ran) == 6
+    assert said == schedule
     failed = schedule[1].arm
     assert made.notes == (f"round 1 of {failed} did not run: it did not stand up",)
     assert {arm.label: [launch.round for launch in arm.launches] for arm in made.arms}[failed] == [2, 3]
@@ -186,17 +188,19 @@ def test_an_arm_that_never_ran_is_the_error_it_met(monkeypatch: pytest.MonkeyPat
     trial = Trial(scenario="chatbot", arms=(A, B))
     schedule = turns(CATALOG, trial)
     good, bad = (factories.judgement(), 0, ""), (None, int(ExitCode.SERVER), "no such engine")
+    said: list[Turn] = []
     played(monkeypatch, [good if turn.arm == A.title else bad for turn in schedule])
     with pytest.raises(ServerError, match="vllm-13b-a100 was never launched: no such engine"):
-        launch_in_turn(trial, schedule, lambda progress: None)
+        launch_in_turn(trial, schedule, said.append, lambda progress: None)
 
 
 def test_an_interrupt_starts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = factories.judgement(ended_by="interrupted")
     ran = played(monkeypatch, [(factories.judgement(), 0, "")] * 2 + [(cut, 98, "")])
     trial = Trial(scenario="chatbot", arms=(A, B))
-    made = launch_in_turn(trial, turns(CATALOG, trial), lambda progress: None)
-    assert len(ran) == 3
+    said: list[Turn] = []
+    made = launch_in_turn(trial, turns(CATALOG, trial), said.append, lambda progress: None)
+    assert len(ran) == len(said) == 3
     assert made.interrupted
     assert len(made.arms) == 2
 
