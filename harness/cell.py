@@ -80,6 +80,8 @@ class Cell(Record):
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Of its verdict: a level of a search carries a share of the whole search's chance of an error."""
     faults: str = ""
+    network: str = ""
+    """How far users are from the server, as :func:`harness.experiments.parse_network` reads it; empty: not at all."""
     drain_s: float = Field(default=10.0, gt=0)
     command: str = ""
     max_cost_usd: float | None = None

@@ -14,7 +14,7 @@ from harness.errors import ExitCode, HarnessError
 try:
     import typer
 
-    from harness.commands import audit, capacity, catalog, installing, judging, run, serving
+    from harness.commands import audit, capacity, catalog, compare, installing, judging, run, serving
 except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack trace, as it does later
     sys.exit(ExitCode.INTERRUPTED)
 
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "capacity": capacity.capacity,
     "judge": judging.judge,
     "report": judging.report,
+    "compare": compare.compare,
     "serve": serving.serve,
     "install": installing.install,
     "models": installing.models,

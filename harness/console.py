@@ -51,6 +51,7 @@ def print_catalog(catalog: Catalog, *, as_json: bool) -> None:
                 "stacks": [stack.model_dump(mode="json") for stack in catalog.stacks.values()],
                 "gpus": [gpu.model_dump(mode="json") for gpu in catalog.gpus.values()],
                 "profiles": [profile.model_dump(mode="json") for profile in catalog.profiles.values()],
+                "experiments": [each.model_dump(mode="json") for each in catalog.experiments.values()],
             }
         )
         return
@@ -75,7 +76,11 @@ def print_catalog(catalog: Catalog, *, as_json: bool) -> None:
     profiles = _table("Profiles", "name", "what")
     for profile in catalog.profiles.values():
         profiles.add_row(profile.name, profile.title)
-    for table in (scenarios, stacks, gpus, profiles):
+    experiments = _table("Experiments", "name", "scenario", "arms", "question")
+    for experiment in catalog.experiments.values():
+        told = ", ".join(arm.title for arm in experiment.arms)
+        experiments.add_row(experiment.name, experiment.scenario, told, experiment.question)
+    for table in (scenarios, stacks, gpus, profiles, experiments):
         out.print(table)
 
 

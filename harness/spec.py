@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.arrivals import Arrivals
+from harness.experiments import Experiment, Zipf
 from harness.fields import Count, Name, NonNegative, Positive
 from harness.fields import Spec as Spec
 from harness.objective import Objective
@@ -60,6 +61,8 @@ class Workload(Spec):
     input_tokens: Count | None = None
     output_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Share of the answers' texts that is kept for quality, drawn before outcomes are known."""
+    repeat: Zipf | None = None
+    """None: every prompt once before any comes again."""
 
     @model_validator(mode="after")
     def _needs(self) -> Self:
@@ -67,6 +70,8 @@ class Workload(Spec):
             raise ValueError(f"workload kind {self.kind} needs 'data', a JSONL file")
         if self.kind == "synthetic" and self.input_tokens is None:
             raise ValueError("workload kind synthetic needs 'input_tokens'")
+        if self.kind == "synthetic" and self.repeat is not None:
+            raise ValueError("synthetic prompts are words drawn anew for each request: none of them repeats")
         if self.kind == "translation" and not self.target_languages:
             raise ValueError("workload kind translation needs 'target_languages'")
         return self
@@ -255,6 +260,8 @@ class Emulation(Spec):
     calibration: Literal["roofline", "claims"] = "roofline"
     efficiency: Efficiency = Efficiency()
     max_batch: Count = 256
+    prefix_cache: bool = False
+    """Whether the start of a prompt that came before need not be computed again (roofline only)."""
     spread: NonNegative = 0.085
     """Sigma of the log of an API's latency: 5% to 95% lie within +-15%."""
 
@@ -396,5 +403,6 @@ SPECS: dict[str, type[Spec]] = {
     "stack": Stack,
     "hardware": HardwareFile,
     "profile": Profile,
+    "experiment": Experiment,
 }
 """``kind:`` of a YAML document to its model."""

@@ -121,12 +121,12 @@ def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
     return rejected
 
 
-def t_cdf(statistic: float, degrees: int) -> float:
+def t_cdf(statistic: float, degrees: float) -> float:
     """Student's t: chance of a value at or below ``statistic``."""
     return float(stdtr(degrees, statistic))
 
 
-def t_quantile(confidence: float, degrees: int) -> float:
+def t_quantile(confidence: float, degrees: float) -> float:
     return float(stdtrit(degrees, confidence))
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import jinja2
 from typing_extensions import override
 
 from harness.dataset import WorkloadData
+from harness.experiments import Zipf
 from harness.records import Message, Prompt
 from harness.spec import Workload
 
@@ -61,6 +64,26 @@ class _SingleTurn(PromptSource):
     @override
     def next(self, answer: str | None) -> Prompt:
         return self._prompts[self._deck.draw()]
+
+
+class _Popular(PromptSource):
+    """Prompts that come again (:class:`~harness.experiments.Zipf`), some of them as nobody sent them before."""
+
+    def __init__(self, prompts: list[Prompt], repeat: Zipf, rng: random.Random) -> None:
+        self._prompts = prompts
+        self._up_to = list(accumulate(1 / rank**repeat.exponent for rank in range(1, len(prompts) + 1)))
+        self._fresh = repeat.fresh
+        self._rng = rng
+
+    @override
+    def next(self, answer: str | None) -> Prompt:
+        (prompt,) = self._rng.choices(self._prompts, cum_weights=self._up_to)
+        if self._rng.random() >= self._fresh:
+            return prompt
+        number = f"{self._rng.getrandbits(48):012x}"
+        *before, last = prompt.messages
+        asked = Message(last.role, f"Reference {number}. {last.content}")
+        return replace(prompt, prompt_id=f"{prompt.prompt_id}#{number}", messages=(*before, asked))
 
 
 class _Conversations(PromptSource):
@@ -147,13 +170,18 @@ def prompt_sources(workload: Workload, data: WorkloadData) -> Callable[[random.R
             return lambda rng: _Synthetic(workload, rng)
         case "conversation":
             conversations = list(_conversations(workload, data))
-            return lambda rng: _Conversations(conversations, rng)
+            if workload.repeat is None:
+                return lambda rng: _Conversations(conversations, rng)
+            prompts = [each.prompt(1, (*each.opening, Message("user", each.turns[0]))) for each in conversations]
         case "brief":
             prompts = list(_briefs(workload, data))
         case "translation":
             prompts = list(_translations(workload, data))
         case "dataset":
             prompts = [_dataset_prompt(entry, workload) for entry in data.entries]
+    repeat = workload.repeat
+    if repeat is not None:
+        return lambda rng: _Popular(prompts, repeat, rng)
     return lambda rng: _SingleTurn(prompts, rng)
 
 

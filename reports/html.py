@@ -28,7 +28,7 @@ def render(
 
 
 def render_page(template: str, page: object) -> str:
-    return _environment().get_template(template).render(page=page)
+    return environment().get_template(template).render(page=page)
 
 
 def write_report(
@@ -50,7 +50,7 @@ def write_page(path: Path, text: str) -> Path:
     return half.replace(path)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     return Environment(
         loader=PackageLoader("reports", "templates"),
         autoescape=True,

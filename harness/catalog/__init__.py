@@ -6,11 +6,12 @@ Read from the YAML files beside this one, and from a user's own directory on top
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from harness.errors import SpecError, unknown_name
+from harness.experiments import Experiment
 from harness.spec import Gpu, HardwareFile, Profile, Scenario, Spec, Stack
 from harness.strict_yaml import load_specs
 
@@ -24,6 +25,7 @@ class Catalog:
     stacks: dict[str, Stack]
     gpus: dict[str, Gpu]
     profiles: dict[str, Profile]
+    experiments: dict[str, Experiment] = field(default_factory=dict)
 
     def scenario(self, name: str) -> Scenario:
         if name not in self.scenarios:
@@ -39,6 +41,11 @@ class Catalog:
         if name not in self.profiles:
             raise unknown_name("profile", name, self.profiles)
         return self.profiles[name]
+
+    def experiment(self, name: str) -> Experiment:
+        if name not in self.experiments:
+            raise unknown_name("experiment", name, self.experiments)
+        return self.experiments[name]
 
     def gpu_of(self, stack: Stack) -> Gpu | None:
         """The stack's GPU, None for an API or a CPU."""
@@ -76,6 +83,9 @@ def build_catalog(specs: Iterable[tuple[Path, Spec]]) -> Catalog:
                 catalog.gpus.update({gpu.name: gpu for gpu in spec.gpus})
             case Profile():
                 catalog.profiles[spec.name] = spec
+            case Experiment():
+                catalog.experiments[spec.name] = spec
+                origin[f"experiment {spec.name}"] = path
     problems = [*_dangling(catalog, origin)]
     if problems:
         raise SpecError(problems)
@@ -94,6 +104,14 @@ def _dangling(catalog: Catalog, origin: dict[str, Path]) -> Iterable[str]:
         for name in {*stack.claims, *stack.reduction, *stack.quality, *stack.templates}:
             if name not in catalog.scenarios:
                 yield f"{where}: {unknown_name('scenario', name, catalog.scenarios)}"
+
+    for experiment in catalog.experiments.values():
+        where = origin[f"experiment {experiment.name}"]
+        if experiment.scenario not in catalog.scenarios:
+            yield f"{where}: {unknown_name('scenario', experiment.scenario, catalog.scenarios)}"
+        for name in dict.fromkeys(arm.stack for arm in (*experiment.arms, *experiment.real)):
+            if name not in catalog.stacks:
+                yield f"{where}: {unknown_name('stack', name, catalog.stacks)}"
 
 
 def _yaml_files(directory: Path) -> list[Path]:

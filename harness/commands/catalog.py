@@ -11,7 +11,7 @@ from harness.commands.options import CatalogOption, JsonOption, loaded_catalog
 
 
 def list_(as_json: JsonOption = False, catalog: CatalogOption = None) -> None:
-    """List scenarios, stacks, GPUs and profiles."""
+    """List scenarios, stacks, GPUs, profiles and experiments."""
     from harness.console import print_catalog
 
     print_catalog(loaded_catalog(catalog), as_json=as_json)
@@ -40,14 +40,23 @@ def plan(
     print_plan(rows, as_json=as_json)
 
 
-def validate(files: Annotated[list[Path], typer.Argument(help="YAML files of scenarios, stacks, hardware.")]) -> None:
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="YAML files of scenarios, stacks, hardware, experiments.")],
+) -> None:
     """Check specification files, every mistake at once."""
+    from harness.compare_run import trial_of, turns
     from harness.dataset import read_workload
+    from harness.experiments import Experiment
     from harness.spec import Scenario
     from harness.strict_yaml import load_specs
 
-    for _, spec in load_specs(files):
+    specs = [spec for _, spec in load_specs(files)]
+    for spec in specs:
         if isinstance(spec, Scenario):
             read_workload(spec.workload)
-    loaded_catalog(files)  # names that refer to nothing
+    loaded = loaded_catalog(files)  # names that refer to nothing
+    for spec in specs:
+        if isinstance(spec, Experiment):
+            for real in (False, True) if spec.real else (False,):
+                turns(loaded, trial_of(loaded, spec.name, real=real))
     typer.echo(f"{len(files)} file{'s are' if len(files) != 1 else ' is'} valid")

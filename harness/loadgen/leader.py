@@ -34,6 +34,7 @@ from harness.runlog import RunWriter
 from harness.seal import SERVER_LOG_LIVE, live_logs, seal_run
 from harness.telemetry.process import Recording
 from servers import launcher_for
+from servers.delay_proxy import distant
 from servers.preflight import preflight
 
 if TYPE_CHECKING:
@@ -129,7 +130,10 @@ class Leader:
                 progress=lambda note: self._progress.tell("server", note=note),
             )
         )
-        connection = cell.connection.model_copy(update={"url": self._server.url, "model": self._server.model})
+        url = self._server.url
+        if cell.network:
+            url = self._resources.enter_context(distant(url, cell.network, cell.run_dir))
+        connection = cell.connection.model_copy(update={"url": url, "model": self._server.model})
         self._cell = cell.model_copy(update={"connection": connection})
 
     @staticmethod

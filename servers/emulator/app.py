@@ -194,7 +194,7 @@ class App:
         if not isinstance(body, dict):
             raise WireError(400, "the body must be a JSON object")
         if request.path == CHAT:
-            ask = openai.parse(body, self.model)
+            ask = self._source.recall(openai.parse(body, self.model))
             return ask, openai.ChatFormat(ask, self.model, number)
         name, _, verb = request.path.removeprefix("/v2/models/").rpartition("/")
         if name != self.model:

@@ -13,6 +13,7 @@ from harness.roofline import Machine, kv_capacity_tokens, step_time_s
 from harness.spec import Emulation, Gpu, Scenario, Stack
 from servers.emulator.claims import Pace, claim_model
 from servers.emulator.engine import Engine
+from servers.emulator.prefix_cache import PrefixCache
 from servers.emulator.sources import EngineSource, PacedSource, Source
 from servers.emulator.timeline import Timeline
 
@@ -135,7 +136,8 @@ def build_source(cell: Cell, calibration: Calibration, timeline: Timeline, seed:
 
     capacity = kv_capacity_tokens(machine)
     engines = [Engine(step_time, capacity, emulation.max_batch) for _ in range(cell.stack.replicas)]
-    return EngineSource(timeline, engines)
+    cache = PrefixCache(capacity * len(engines)) if emulation.prefix_cache else None
+    return EngineSource(timeline, engines, cache)
 
 
 def fixed_source(fixed: Fixed, timeline: Timeline) -> Source:

@@ -45,7 +45,8 @@ def parse(body: dict[str, Any], model: str) -> Ask:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise WireError(400, "messages must be a list of at least one message")
-    prompt_tokens = sum(TEMPLATE_TOKENS + estimate_tokens(_content(message)) for message in messages)
+    texts = [_content(message) for message in messages]
+    prompt_tokens = sum(TEMPLATE_TOKENS + estimate_tokens(text) for text in texts)
     options = body.get("stream_options") or {}
     max_tokens = whole_number(body, ("max_completion_tokens", "max_tokens"), DEFAULT_TOKENS)
     min_tokens = whole_number(body, ("min_tokens",), 0, least=0)
@@ -58,6 +59,7 @@ def parse(body: dict[str, Any], model: str) -> Ask:
         ignore_eos=body.get("ignore_eos") is True,
         stream=body.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        prompt="\0".join(texts),
     )
 
 
@@ -113,12 +115,15 @@ class ChatFormat:
         choice = b',"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]}' % (delta, finish_reason)
         return event(self._start + choice)
 
-    def _usage(self, tokens: int) -> dict[str, int]:
-        return {
+    def _usage(self, tokens: int) -> dict[str, Any]:
+        usage: dict[str, Any] = {
             "prompt_tokens": self._ask.prompt_tokens,
             "completion_tokens": tokens,
             "total_tokens": self._ask.prompt_tokens + tokens,
         }
+        if self._ask.cached_tokens is not None:
+            usage["prompt_tokens_details"] = {"cached_tokens": self._ask.cached_tokens}
+        return usage
 
 
 _TOKEN_ENDS = tuple(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from servers.emulator.answer import Answer
 from servers.emulator.claims import ClaimModel, Pace, StartGate
 from servers.emulator.engine import Engine, Sequence
+from servers.emulator.prefix_cache import PrefixCache
 from servers.emulator.timeline import Timeline
 from servers.emulator.wire import Ask, WireError
 
@@ -29,6 +30,9 @@ class ReplicaLoad:
 class Source(Protocol):
     def check(self, ask: Ask) -> None:
         """Raise a WireError for a request that can never be served."""
+
+    def recall(self, ask: Ask) -> Ask:
+        """Note how much of the prompt need not be computed."""
 
     def start(self, answer: Answer) -> None:
         """Plan the answer's tokens, from ``answer.record.received_s`` on."""
@@ -84,6 +88,9 @@ class PacedSource:
     def check(self, ask: Ask) -> None:
         """Everything fits."""
 
+    def recall(self, ask: Ask) -> Ask:
+        return ask
+
     def start(self, answer: Answer) -> None:
         self._in_flight += 1
         answer.record.batch = self._in_flight
@@ -113,9 +120,10 @@ class EngineSource:
     apart; small batches never do.
     """
 
-    def __init__(self, timeline: Timeline, engines: list[Engine]) -> None:
+    def __init__(self, timeline: Timeline, engines: list[Engine], prefix_cache: PrefixCache | None = None) -> None:
         self._timeline = timeline
         self._engines = engines
+        self._prefix_cache = prefix_cache
         self._answers: dict[Sequence, Answer] = {}
         self._next = 0
         self._due: dict[Engine, tuple[float, int]] = {}
@@ -131,12 +139,19 @@ class EngineSource:
                 "out_of_memory",
             )
 
+    def recall(self, ask: Ask) -> Ask:
+        if self._prefix_cache is None:
+            return ask
+        return replace(ask, cached_tokens=min(self._prefix_cache.recall(ask.prompt), ask.prompt_tokens))
+
     def start(self, answer: Answer) -> None:
         index = self._least_loaded()
         engine = self._engines[index]
         record = answer.record
         tokens = answer.ask.prompt_tokens + answer.ask.max_tokens
-        sequence = Sequence(answer.ask.prompt_tokens, answer.output_tokens, tokens, record.received_s)
+        # The last token is computed in any case: the first one of the answer comes from it.
+        known = min(answer.ask.cached_tokens or 0, answer.ask.prompt_tokens - 1)
+        sequence = Sequence(answer.ask.prompt_tokens, answer.output_tokens, tokens, record.received_s, prefilled=known)
         answer.source_state = (engine, sequence)
         self._answers[sequence] = answer
         engine.submit(sequence)

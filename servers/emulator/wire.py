@@ -54,6 +54,10 @@ class Ask:
     ignore_eos: bool
     stream: bool
     include_usage: bool
+    prompt: str = ""
+    """All its texts, one after another; empty where no protocol of ours needs it."""
+    cached_tokens: int | None = None
+    """Of the prompt's, in the prefix cache; None: there is no cache."""
 
 
 class Format(Protocol):

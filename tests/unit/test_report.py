@@ -253,7 +253,7 @@ def test_fifteen_cells_stay_small() -> None:
 
 
 def test_templates_compute_nothing() -> None:
-    environment = html._environment()
+    environment = html.environment()
     with pytest.raises(TypeError, match="format it in the view"):
         environment.from_string("{{ number }}").render(number=1.5)
     with pytest.raises(UndefinedError):

@@ -118,7 +118,7 @@ def test_a_key_that_is_not_text_is_refused(tmp_path: Path, key: str) -> None:
 def test_the_kind_must_be_known(tmp_path: Path, kind: str) -> None:
     [problem] = problems(tmp_path, f"name: x\nkind: {kind}\n")
     assert problem.startswith("spec.yaml:2: kind is ")
-    assert problem.endswith("allowed: scenario, stack, hardware, profile")
+    assert problem.endswith("allowed: scenario, stack, hardware, profile, experiment")
 
 
 def test_the_kind_of_a_price_must_be_known(tmp_path: Path) -> None:
