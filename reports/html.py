@@ -41,6 +41,11 @@ def write_report(
     return half.replace(path)
 
 
+def render_page(template: str, page: object) -> str:
+    """Render another page of the same kind: escaped, and of text alone."""
+    return _environment().get_template(template).render(page=page)
+
+
 def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("reports", "templates"),
