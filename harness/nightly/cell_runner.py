@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.errors import ExitCode
@@ -19,6 +19,7 @@ from harness.runlog import REPORT
 from reports.checks import primary, value_against_limit
 from servers.process import ServerProcess, describe_exit, tail
 
+HARNESS = (sys.executable, "-m", "harness.cli")
 LOG = "nightly.log"
 ANSWER = "nightly.out"
 STOP_GRACE_S = 75.0
@@ -36,8 +37,9 @@ class CellRunner:
     ends. It never sees the webhook's URL.
     """
 
-    def __init__(self, spec: Nightly, catalog: tuple[str, ...], say: Say) -> None:
+    def __init__(self, spec: Nightly, catalog: tuple[str, ...], say: Say, command: Sequence[str] = HARNESS) -> None:
         self._spec = spec
+        self._command = tuple(command)
         self._catalog = catalog
         self._say = say
         self._hidden = {spec.notify.url_env: ""} if spec.notify is not None else {}
@@ -129,7 +131,7 @@ class CellRunner:
 
     def _start(self, arguments: list[str], directory: Path) -> ServerProcess:
         return ServerProcess(
-            [sys.executable, "-m", "harness.cli", *arguments],
+            [*self._command, *arguments],
             log_file=directory / LOG,
             stdout_file=directory / ANSWER,
             variables=self._hidden,

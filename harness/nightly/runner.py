@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.errors import ExitCode, HarnessError, RunDirectoryError
 from harness.nightly import record as records
 from harness.nightly.attempts import Place
-from harness.nightly.cell_runner import CellInterruptedError, CellRunner, Say
+from harness.nightly.cell_runner import HARNESS, CellInterruptedError, CellRunner, Say
 from harness.nightly.disk import free_gib, too_full
 from harness.nightly.lock import only_one
 from harness.nightly.plan import Plan, PlannedCell, in_order
@@ -35,6 +35,7 @@ def run_night(
     resume: bool,
     say: Say,
     webhook: str = "",
+    command: Sequence[str] = HARNESS,
     free: Callable[[Path], float] = free_gib,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> tuple[Night, Path]:
@@ -55,7 +56,7 @@ def run_night(
         if results is not None:
             results.check()
         night, folder = _begin(spec, plan, root, resume=resume, now=now(), say=say)
-        running = _Running(spec, plan, night, folder, results, say, free)
+        running = _Running(spec, plan, night, folder, results, say, free, command)
         running.retain(root, now())
         running.cells()
         running.end(now(), webhook)
@@ -72,11 +73,12 @@ class _Running:
         results: ResultsStore | None,
         say: Say,
         free: Callable[[Path], float],
+        command: Sequence[str],
     ) -> None:
         self.night = night
         self._spec, self._plan, self._folder = spec, plan, folder
         self._results, self._say, self._free = results, say, free
-        self._runner = CellRunner(spec, plan.catalog, say)
+        self._runner = CellRunner(spec, plan.catalog, say, command)
         self._before_s = night.seconds
         self._began = time.monotonic()
 
