@@ -81,7 +81,7 @@ def _load_one(path: Path, kinds: Mapping[str, type[Spec]]) -> Spec:
     except ValidationError as error:
         entries = error.errors()
         # A list whose every item is wrong is then also too short, which says nothing new.
-        items = {entry["loc"][:-1] for entry in entries}
+        items = {entry["loc"][:count] for entry in entries for count in range(len(entry["loc"]))}
         told = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in items]
         raise SpecError([_problem(path, node, entry, kinds[kind]) for entry in told]) from error
 

@@ -13,8 +13,6 @@ from harness.fields import Count, Name, NonNegative, Positive, Spec
 from harness.strict_yaml import load_specs
 
 BASE_VARIANT = "base"
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-"""Name of an environment variable. What it holds is a secret, and stands in no file."""
 
 
 class Variant(Spec):
@@ -61,11 +59,18 @@ class Keep(Spec):
 class Notify(Spec):
     """Where the one-sentence verdict goes: a webhook that takes ``{"text": ...}``."""
 
-    url_env: Variable
-    """The variable that holds its URL, which is a secret."""
+    url_env: str
+    """Name of the environment variable that holds its URL, which is a secret and stands in no file."""
     when: Literal["always", "not-pass"] = "always"
     link: str = ""
     """Where the summary can be read; ``{night}`` becomes the night's name. Empty: its path."""
+
+    @model_validator(mode="after")
+    def _holds_a_name(self) -> Self:
+        """Of the whole model: an error of the field would repeat what was given, which may be the secret itself."""
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.url_env):
+            raise ValueError("url_env is the name of an environment variable, such as SLA_WEBHOOK, not the URL itself")
+        return self
 
     @model_validator(mode="after")
     def _link_names_the_night_only(self) -> Self:
