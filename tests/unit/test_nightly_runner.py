@@ -14,12 +14,13 @@ import psutil
 import pytest
 from nightly_support import FAKE, cell, config, planned
 
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode, RunDirectoryError, UsageError
 from harness.judgement import Verdict
 from harness.nightly.lock import only_one
 from harness.nightly.record import Night, Status
 from harness.nightly.runner import run_night
 from harness.nightly.store import read_night
+from harness.results_store import ResultsStore
 from harness.runlog import RunReader
 
 pytestmark = pytest.mark.usefixtures("fake_runs")
@@ -252,3 +253,60 @@ def test_what_a_killed_night_sealed_is_judged_and_counts(tmp_path: Path) -> None
     assert [each.verdict for each in night.cells] == [Verdict.PASS, Verdict.PASS]
     assert [each.attempts for each in night.cells] == [(), ()]
     assert len([*(folder / "attempts").iterdir()]) == 0, "nothing was run again"
+
+
+# Where results go, and who is told ----------------------------------------------------------------
+
+
+def test_each_judged_run_is_stored_and_the_page(tmp_path: Path) -> None:
+    spec, plan = planned(tmp_path, "passes", "server", retries=0, results=f"file://{tmp_path}/elsewhere")
+    night, _ = run_night(spec, plan, resume=False, say=lambda text: None, command=FAKE)
+    store = ResultsStore(spec.results)
+    assert store.names() == [f"test/{night.night}/chatbot--vllm-7b-int8-a100--passes"]
+    assert cell(night, "passes").stored == f"{spec.results}/{store.names()[0]}"
+    assert (tmp_path / "elsewhere" / "test" / night.night / "summary.html").is_file()
+
+
+@pytest.mark.parametrize(("variant", "code"), [("passes", ExitCode.USAGE), ("fails", ExitCode.FAIL)])
+def test_a_night_that_cannot_be_stored_is_never_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, code: ExitCode
+) -> None:
+    def refuse(self: ResultsStore, directory: Path, name: str) -> str:
+        raise RunDirectoryError("--results x: cannot write it: no")
+
+    monkeypatch.setattr(ResultsStore, "publish", refuse)
+    spec, plan = planned(tmp_path, variant, results=f"file://{tmp_path}/elsewhere")
+    night, _ = run_night(spec, plan, resume=False, say=lambda text: None, command=FAKE)
+    assert night.exit_code == code
+    assert night.notes == ("not stored: --results x: cannot write it: no",)
+    assert ("not all of it is where --results says" in night.sentence) == (variant == "passes")
+
+
+@pytest.mark.parametrize(
+    ("when", "variant", "answer", "posts"),
+    [("always", "passes", "", 1), ("not-pass", "passes", "", 0), ("not-pass", "fails", "the webhook answered 500", 1)],
+)
+def test_people_are_told_and_a_webhook_changes_no_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, variant: str, answer: str, posts: int
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    def post(url: str, text: str) -> str:
+        told.append((url, text))
+        return answer
+
+    monkeypatch.setattr("harness.nightly.runner.notify", post)
+    asked = {"url_env": "HOOK", "when": when, "link": "https://ci.example/{night}"}
+    spec, plan = planned(tmp_path, variant, notify=asked)
+    night, folder = run_night(spec, plan, resume=False, say=lambda text: None, command=FAKE, webhook="http://secret")
+    assert night.exit_code == (0 if variant == "passes" else ExitCode.FAIL)
+    assert told == [("http://secret", f"{night.sentence} https://ci.example/{night.night}")][:posts]
+    assert night.notes == ((f"nobody was told: {answer}",) if answer else ())
+    assert all(note in (folder / "summary.html").read_text() for note in night.notes)
+    assert "http://secret" not in (folder / "nightly.json").read_text()
+
+
+def test_a_webhook_that_is_not_set_is_noted(tmp_path: Path) -> None:
+    spec, plan = planned(tmp_path, "server", retries=0, notify={"url_env": "HOOK"})
+    night, _ = run_night(spec, plan, resume=False, say=lambda text: None, command=FAKE)
+    assert night.notes == ("nobody was told: HOOK is not set",)
