@@ -14,7 +14,18 @@ from harness.errors import ExitCode, HarnessError
 try:
     import typer
 
-    from harness.commands import audit, capacity, catalog, compare, installing, judging, run, serving
+    from harness.commands import (
+        audit,
+        capacity,
+        catalog,
+        compare,
+        gate,
+        installing,
+        judging,
+        nightly,
+        run,
+        serving,
+    )
 except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack trace, as it does later
     sys.exit(ExitCode.INTERRUPTED)
 
@@ -33,6 +44,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "judge": judging.judge,
     "report": judging.report,
     "compare": compare.compare,
+    "nightly": nightly.nightly,
+    "gate": gate.gate,
     "serve": serving.serve,
     "install": installing.install,
     "models": installing.models,

@@ -51,5 +51,7 @@ class Manifest(Record):
     sealed: bool = False
     digests: dict[str, str] = {}
     """File name to ``sha256:...`` of every other file, at seal."""
+    compacted: dict[str, str] = {}
+    """File name to the digest that it had at seal, before retention dropped the gaps between tokens from it."""
     problems: tuple[str, ...] = ()
     """What went wrong on the harness's side, in plain sentences; each makes the run INVALID."""

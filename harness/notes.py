@@ -24,6 +24,8 @@ def run_notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
         )
     if not manifest.sealed:
         notes.append("the run was killed: what was in flight or not shipped then was never written")
+    if manifest.compacted:
+        notes.append("retention dropped the gaps between tokens from this run: nothing is said of ITL any more")
     unfinished = int((requests.unfinished & rows).sum())
     if unfinished:
         notes.append(

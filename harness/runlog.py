@@ -35,6 +35,7 @@ REPLICA_LOGS = "server-*.log"
 CERTIFICATE = "certificate.json"
 JUDGEMENT = "judgement.json"
 REPORT = "report.html"
+GAPS = "gaps_us"
 ROW_GROUP = 100_000
 """Rows of one row group of ``samples.parquet``, about."""
 
@@ -160,6 +161,42 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
         return sealed
 
 
+def compactable(directory: Path) -> bool:
+    """Whether :func:`compact` would do anything: a run whose SLA speaks of the gaps keeps them."""
+    manifest, samples = RunReader(directory).manifest, directory / SAMPLES
+    judges_gaps = any(check.metric == "itl" for check in manifest.scenario.sla)
+    if not manifest.sealed or judges_gaps or not samples.exists():
+        return False
+    return not manifest.compacted or _digest(samples) != manifest.digests[SAMPLES]
+
+
+def compact(directory: Path) -> None:
+    """Drop the gaps between tokens from a sealed run, most of its samples' bytes; all else stays to be judged.
+
+    The manifest keeps the digest of before.
+
+    Raises
+    ------
+    RunDirectoryError
+        When the run is damaged, was altered, or cannot be written.
+    """
+    reader, samples = RunReader(directory), directory / SAMPLES
+    manifest = reader.manifest
+    if reader.altered_files():
+        raise RunDirectoryError(f"{directory} was changed since it was sealed, so it is left as it is")
+    table, field = reader.samples(), SCHEMA.field(GAPS)
+    none = pa.ListArray.from_arrays(pa.array([0] * (table.num_rows + 1), pa.int32()), pa.array([], pa.uint32()))
+    table = table.set_column(table.schema.get_field_index(GAPS), field, none)
+    partial = directory / (SAMPLES + ".part")
+    with _disk_errors(directory):
+        pq.write_table(table, partial, compression="zstd", compression_level=19)
+        before = manifest.compacted.get(SAMPLES, manifest.digests[SAMPLES])
+        done = {"digests": manifest.digests | {SAMPLES: _digest(partial)}, "compacted": {SAMPLES: before}}
+        # In this order: should a kill come between, the file still has a digest that the manifest knows.
+        write_atomically(directory / MANIFEST, manifest.model_copy(update=done).model_dump_json(indent=1))
+        partial.replace(samples)
+
+
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Join what was shipped in quarters of a second: each row group has a cost of its own in the file's footer."""
     held: list[pa.RecordBatch] = []
@@ -237,11 +274,12 @@ class RunReader:
 
     def altered_files(self) -> tuple[str, ...]:
         """Names of sealed files whose digest no longer matches."""
-        digests = self.manifest.digests
+        manifest = self.manifest
         return tuple(
             name
-            for name, digest in digests.items()
-            if not (self.directory / name).exists() or _digest(self.directory / name) != digest
+            for name, digest in manifest.digests.items()
+            if not (self.directory / name).exists()
+            or _digest(self.directory / name) not in (digest, manifest.compacted.get(name))
         )
 
 

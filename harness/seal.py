@@ -30,10 +30,10 @@ def about_this_host(manifest: Manifest) -> Manifest:
     """Fill in versions, host and GPUs."""
     return manifest.model_copy(
         update={
-            "harness_version": _version("llm-sla-harness"),
-            "git": _git(),
+            "harness_version": package_version("llm-sla-harness"),
+            "git": git_version(),
             "python": platform.python_version(),
-            "locust": _version("locust"),
+            "locust": package_version("locust"),
             "host": socket.gethostname(),
             "cores": psutil.cpu_count() or 0,
             "gpus": _gpus(),
@@ -63,7 +63,7 @@ def live_logs(server_log: Path) -> list[Path]:
 
 
 @cache
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -71,7 +71,7 @@ def _version(package: str) -> str:
 
 
 @cache
-def _git() -> str:
+def git_version() -> str:
     """The checkout's commit, with ``-dirty`` when it was changed; empty without git."""
     root = Path(__file__).parent.parent
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ class _Strict(_Loader):  # type: ignore[misc, valid-type]
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
 
-def load_specs(paths: list[Path]) -> list[tuple[Path, Spec]]:
-    """Read every file; each holds one document, its ``kind`` says which.
+def load_specs(paths: list[Path], kinds: Mapping[str, type[Spec]] = SPECS) -> list[tuple[Path, Spec]]:
+    """Read every file; each holds one document, its ``kind`` says which of ``kinds``.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def load_specs(paths: list[Path]) -> list[tuple[Path, Spec]]:
     problems: list[str] = []
     for path in paths:
         try:
-            specs.append((path, _load_one(path)))
+            specs.append((path, _load_one(path, kinds)))
         except SpecError as error:
             problems.extend(error.problems)
     if problems:
@@ -54,7 +55,7 @@ def load_specs(paths: list[Path]) -> list[tuple[Path, Spec]]:
     return specs
 
 
-def _load_one(path: Path) -> Spec:
+def _load_one(path: Path, kinds: Mapping[str, type[Spec]]) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -69,28 +70,28 @@ def _load_one(path: Path) -> Spec:
     except yaml.YAMLError as error:
         raise SpecError([f"{path}:1: not valid YAML: {error}"]) from error
     if node is None or not isinstance(data, dict):
-        raise SpecError([f"{path}:1: expected a mapping with 'kind', one of: {', '.join(SPECS)}"])
+        raise SpecError([f"{path}:1: expected a mapping with 'kind', one of: {', '.join(kinds)}"])
     kind = data.get("kind")
-    if not isinstance(kind, str) or kind not in SPECS:
+    if not isinstance(kind, str) or kind not in kinds:
         line = _line(node, ("kind",))
-        raise SpecError([f"{path}:{line}: kind is {kind!r}; allowed: {', '.join(SPECS)}"])
+        raise SpecError([f"{path}:{line}: kind is {kind!r}; allowed: {', '.join(kinds)}"])
     try:
         # By way of JSON, for there a strict model takes lists for tuples, yet neither "100" nor yes for a number.
-        return SPECS[kind].model_validate_json(json.dumps(data, default=str), strict=True)
+        return kinds[kind].model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         entries = error.errors()
         # A list whose every item is wrong is then also too short, which says nothing new.
-        items = {entry["loc"][:-1] for entry in entries}
+        items = {entry["loc"][:count] for entry in entries for count in range(len(entry["loc"]))}
         told = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in items]
-        raise SpecError([_problem(path, node, entry) for entry in told]) from error
+        raise SpecError([_problem(path, node, entry, kinds[kind]) for entry in told]) from error
 
 
-def _problem(path: Path, node: yaml.Node, entry: Any) -> str:
+def _problem(path: Path, node: yaml.Node, entry: Any, model: type[Spec]) -> str:
     location = tuple(entry["loc"])
     where = ".".join(str(part) for part in location)
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
-        message = "unknown key; allowed: " + ", ".join(_allowed_keys(node, location))
+        message = "unknown key; allowed: " + ", ".join(_allowed_keys(model, location))
     elif entry["type"] == "missing":
         message = "missing"
     elif not isinstance(entry.get("input"), dict | list | tuple):
@@ -98,10 +99,8 @@ def _problem(path: Path, node: yaml.Node, entry: Any) -> str:
     return f"{path}:{_line(node, location)}: {where}: {message}" if where else f"{path}:{_line(node, ())}: {message}"
 
 
-def _allowed_keys(node: yaml.Node, location: tuple[Any, ...]) -> list[str]:
+def _allowed_keys(model: Any, location: tuple[Any, ...]) -> list[str]:
     """Field names of the model in which the unknown key stands, found along the error's location."""
-    kind = next((value.value for key, value in _items(node) if key.value == "kind"), "")
-    model: Any = SPECS.get(kind, Spec)
     for part in location[:-1]:
         model = _descend(model, part)
     return sorted(getattr(model, "model_fields", {}))

@@ -12,6 +12,7 @@ from harness.commands.options import CatalogOption, JsonOption, OtherGpuOption, 
 
 if TYPE_CHECKING:
     from harness.cell import Cell
+    from harness.results_store import ResultsStore
 
 
 def run(
@@ -48,6 +49,9 @@ def run(
     calibration: Annotated[str | None, typer.Option(help="roofline or claims, for emulated stacks.")] = None,
     faults: Annotated[str, typer.Option(help="Faults that emulated stacks make, such as 500:0.1.")] = "",
     run_dir: Annotated[Path | None, typer.Option(help="Where to write (default: runs/TIME).")] = None,
+    results: Annotated[
+        str | None, typer.Option(help="Copy each sealed run there as well: s3://BUCKET/PREFIX or file:///FOLDER.")
+    ] = None,
     real: Annotated[
         bool, typer.Option("--real", help="Start stacks on GPUs and APIs for real; otherwise they are emulated.")
     ] = False,
@@ -98,7 +102,31 @@ def run(
     loaded = loaded_catalog(catalog)
     cells = build_cells(loaded, options)
     _agree_to_cost(cells, max_cost, yes)
-    raise typer.Exit(show_run(loaded, cells, as_json=as_json))
+    store = None
+    if results is not None:
+        from harness.results_store import ResultsStore
+
+        store = ResultsStore(results)
+        store.check()
+    code = show_run(loaded, cells, as_json=as_json)
+    if store is not None:
+        code = _stored(store, cells, code)
+    raise typer.Exit(code)
+
+
+def _stored(store: ResultsStore, cells: list[Cell], code: int) -> int:
+    """Copy what was sealed. Where that fails, PASS is no exit code any more; a verdict of another kind stays."""
+    from harness.errors import ExitCode, HarnessError
+    from harness.runlog import RunReader
+
+    for cell in cells:
+        try:
+            if RunReader(cell.run_dir).manifest.sealed:
+                typer.echo(f"stored: {store.publish(cell.run_dir, cell.run)}", err=True)
+        except HarnessError as error:
+            typer.echo(f"harness: {error}", err=True)
+            code = code or ExitCode.USAGE
+    return code
 
 
 def _agree_to_cost(cells: list[Cell], max_cost: float | None, yes: bool) -> None:

@@ -250,10 +250,11 @@ class Leader:
             self._environment.process_exit_code = code
             self._progress.tell("done", exit_code=code)
             self._concluded.set()
-        if self._web_ui is None:
-            self._runner.quit()
-        elif self._runner.state in ("running", "spawning"):
-            self._runner.stop()
+            # Whatever went wrong above: else Locust would wait for ever.
+            if self._web_ui is None:
+                self._runner.quit()
+            elif self._runner.state in ("running", "spawning"):
+                self._runner.stop()
 
     def _certify(self, run: Run) -> None:
         """Certify the client before the run's first user; what would make the run INVALID is said at once."""
@@ -283,7 +284,8 @@ class Leader:
             gevent.spawn(self._runner.quit)
 
     def _say(self, error: HarnessError) -> None:
-        sys.stderr.write(f"harness: {error}\n")
+        with suppress(OSError):  # the log may lie on the disk that is full
+            sys.stderr.write(f"harness: {error}\n")
 
     def _forward(self, method: str) -> Any:
         def listener(msg: Any, **_: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -19,13 +20,16 @@ class Progress:
         self.phase = ""
 
     def tell(self, phase: str, note: str = "", **numbers: float | int | str | None) -> None:
+        """Write one line. On a full disk nobody is told, but the run still ends: its seal says what is wrong."""
         self.phase = phase
         if self._file is not None:
             event = {"at_s": time.time(), "pid": os.getpid(), "phase": phase, "note": note, **numbers}
-            self._file.write(json.dumps(event) + "\n")
-            self._file.flush()
+            with contextlib.suppress(OSError):
+                self._file.write(json.dumps(event) + "\n")
+                self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
