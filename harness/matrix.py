@@ -27,7 +27,7 @@ from harness.judgement import Judgement
 from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
 from harness.recommend import Recommendation, recommendations
 from harness.spec import Protocol, Scenario, Stack
-from reports.html import write_report
+from reports.written import write_reports
 from servers.emulator.faults import FaultPlan
 
 RUNS = Path("runs")
@@ -216,7 +216,10 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
 def report_of(
     judgements: list[Judgement], path: Path, catalog: Catalog, advice: Sequence[Recommendation] | None = None
 ) -> Path:
-    """Write the HTML report over judged cells, with the recommendation and the plan of their scenarios."""
+    """Write the reports over judged cells, with the recommendation and the plan of their scenarios.
+
+    Returns the page's path; ``verdict.md`` and ``junit.xml`` lie beside it.
+    """
     rows: list[PlanRow] = []
     for name in dict.fromkeys(judgement.scenario for judgement in judgements):
         if name not in catalog.scenarios:
@@ -224,4 +227,4 @@ def report_of(
         judged = [judgement.stack for judgement in judgements if judgement.scenario == name]
         stacks = dict.fromkeys((*judged, *catalog.scenarios[name].stacks, *catalog.scenarios[name].variants))
         rows += plan(catalog, [name], [stack for stack in stacks if stack in catalog.stacks])
-    return write_report(path, judgements, advice or recommendations(judgements, catalog), rows, title="SLA verdicts")
+    return write_reports(path, judgements, advice or recommendations(judgements, catalog), rows, title="SLA verdicts")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup
@@ -24,21 +23,6 @@ def render(
     """Render the whole page; the same input gives the same text."""
     page = view.build(judgements, recommendations, plan_rows, title)
     return _environment().get_template("page.html.j2").render(page=page)
-
-
-def write_report(
-    path: Path,
-    judgements: Sequence[Judgement],
-    recommendations: Sequence[Recommendation] = (),
-    plan_rows: Sequence[PlanRow] = (),
-    title: str = "SLA verdicts",
-) -> Path:
-    """Write the page to ``path``, through a neighbour, so that a reader never sees half of it."""
-    text = render(judgements, recommendations, plan_rows, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(text, encoding="utf-8")
-    return half.replace(path)
 
 
 def _environment() -> Environment:
