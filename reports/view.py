@@ -179,7 +179,8 @@ def _headline(
     name: str, title: str, anchor: str, judgements: Sequence[Judgement], advice: Sequence[Recommendation]
 ) -> Headline:
     mine = [each for each in judgements if each.scenario == name]
-    counted = f"{summary(mine)}."
+    verdicts = ", ".join(f"{each.count} {each.chip.word}" for each in tallies(mine) if each.count != "0")
+    counted = f"Stacks judged: {verdicts or 'none'}."
     found = next((each for each in advice if each.scenario == name), None)
     if found is None:
         return Headline(title, "Not compared", "", counted, (), "", NO_PICK)
