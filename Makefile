@@ -90,20 +90,32 @@ test-engines: setup-dev engine-llamacpp ## against real engines, each in an envi
 
 # command:package of what these tests need from the distribution; one more is one more word here.
 SYSTEM_NEEDS := ip:iproute2 haproxy:haproxy sshd:openssh-server
+BROWSER_NEEDS := chromium:chromium
+
+# Installs what is missing of $(1), where that is allowed.
+define install_needs
+	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
+	for need in $(1); do \
+		command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need#*:}"; \
+	done; \
+	test -z "$$missing" || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "make $@: install$$missing first" >&2; exit 1; }; \
+		echo "==> installing$$missing"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing; }
+endef
 
 .PHONY: test-system
 test-system: setup-dev ## network namespaces, HAProxy and sshd (needs root; installs what is missing of the distribution's packages)
 	@test "$$(id -u)" = 0 || { echo 'make test-system: network namespaces need root: sudo make test-system' >&2; exit 1; }
-	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
-	for need in $(SYSTEM_NEEDS); do \
-		command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need#*:}"; \
-	done; \
-	test -z "$$missing" || { \
-		command -v apt-get >/dev/null || { echo "make test-system: install$$missing first" >&2; exit 1; }; \
-		echo "==> installing$$missing"; \
-		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing; }
+	$(call install_needs,$(SYSTEM_NEEDS))
 	$(SAY) 'pytest -m system tests/system'
 	@$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
+
+.PHONY: test-browser
+test-browser: setup-dev ## the report in a real Chromium (root installs it where it is missing)
+	$(call install_needs,$(BROWSER_NEEDS))
+	$(SAY) 'pytest -m browser tests/browser'
+	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: setup-dev ## lint, format and type checks

@@ -32,7 +32,7 @@ JOBS = {
     "judge": "import sys; from pathlib import Path; from harness.judge import judge, write_judgement as w; "
     "d = Path(sys.argv[1]); w(d, judge(d))",
     "report": "import sys; from pathlib import Path; from harness.judge import read_judgement as r; "
-    "from reports.html import write_report as w; d = Path(sys.argv[1]); w(d / 'report.html', [r(d)])",
+    "from reports.written import write_reports as w; d = Path(sys.argv[1]); w(d / 'report.html', [r(d)])",
 }
 
 

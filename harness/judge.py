@@ -35,6 +35,8 @@ from harness.records import SpendFacts
 from harness.regions import region_results
 from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
 from harness.sla import cell_verdict, evaluate, good_and_bad, measured
+from harness.slowest import COLUMNS as SLOWEST_COLUMNS
+from harness.slowest import slowest
 from harness.statistics import nearest_rank, rank_bounds
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
 from harness.telemetry_summary import telemetry_notes, telemetry_summary
@@ -67,9 +69,8 @@ def judge(
     if sla is not None:
         manifest = manifest.model_copy(update={"scenario": manifest.scenario.model_copy(update={"sla": sla})})
     requests = read_requests(table, manifest.workers, manifest.load)
-    table = table.select(
-        ["outcome", "error", "http_status", "region", "prompt_id", "token_source", "retries", *TOKEN_COUNTS]
-    )
+    told = ("outcome", "error", "http_status", "region", "token_source", "retries", *TOKEN_COUNTS, *SLOWEST_COLUMNS)
+    table = table.select(list(dict.fromkeys(told)))
     judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
@@ -111,6 +112,7 @@ def judge(
             ),
             "regions": regions,
             "worst_prompts": worst_prompts(table, good | bad, bad),
+            "slowest": slowest(manifest.run, table, judged),
             "claim": claim or _claim(manifest, spreads, load),
             "cost": cost or _cost(manifest, load, attained, spend),
             "telemetry": telemetry,

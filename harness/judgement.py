@@ -127,6 +127,21 @@ class PromptViolations(Record):
     violations: int
 
 
+class SlowRequest(Record):
+    """One of the judged requests that took longest; seconds."""
+
+    request_id: str
+    """As sent in ``X-Request-Id``."""
+    prompt_id: str
+    outcome: str
+    issued_s: float
+    """After the run clock's zero: sent in a closed loop, due in an open one."""
+    took_s: float
+    """From issue to its end; of a failed one until it failed, of an unfinished one until it was last seen."""
+    ttft_s: float | None = None
+    output_tokens: int | None = None
+
+
 class OpenLoad(Record):
     """What an open loop offered in the judged window, and what came of it."""
 
@@ -353,6 +368,7 @@ class Judgement(Record):
     timeline: tuple[TimelinePoint, ...] = ()
     curves: tuple[Curve, ...] = ()
     worst_prompts: tuple[PromptViolations, ...] = ()
+    slowest: tuple[SlowRequest, ...] = ()
     regions: tuple[RegionResult, ...] = ()
     """Empty unless the workers carry more than one region's tag."""
     claim: ClaimAudit | None = None

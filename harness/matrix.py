@@ -30,7 +30,7 @@ from harness.judgement import Judgement
 from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
 from harness.recommend import Recommendation
 from harness.spec import Protocol, Scenario, Stack
-from reports.html import write_report
+from reports.written import write_reports
 from servers.emulator.faults import FaultPlan
 
 RUNS = Path("runs")
@@ -219,7 +219,10 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
 def report_of(
     judgements: list[Judgement], path: Path, catalog: Catalog, advice: Sequence[Recommendation] | None = None
 ) -> Path:
-    """Write the HTML report over judged cells, with the recommendation, the plan and the claims of their scenarios."""
+    """Write the reports over judged cells, with the recommendation, the plan and the claims of their scenarios.
+
+    Returns the page's path; ``verdict.md`` and ``junit.xml`` lie beside it.
+    """
     rows: list[PlanRow] = []
     lines: list[AuditLine] = []
     today = datetime.now(UTC).date()
@@ -232,4 +235,4 @@ def report_of(
         rows += plan(catalog, [name], known)
         lines += audit(catalog, today, [name], known, judgements).lines
     advice = advice or advise(judgements, catalog, today)
-    return write_report(path, judgements, advice, rows, title="SLA verdicts", audit=Audit(lines=tuple(lines)))
+    return write_reports(path, judgements, advice, rows, title="SLA verdicts", audit=Audit(lines=tuple(lines)))

@@ -319,12 +319,23 @@ def run_directories(path: Path) -> list[Path]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a whole file or leave the old one."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that takes ``path``'s place when it is whole, and never if it could not be finished."""
     partial = path.with_name(path.name + ".part")
     with _disk_errors(path.parent):
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
         partial.replace(path)
 
 

@@ -20,7 +20,7 @@ TOKEN_COUNTS = ("requested_tokens", "output_tokens", "prompt_tokens", "cached_to
 
 
 def distributions(manifest: Manifest, judged: Judged) -> tuple[tuple[Distribution, ...], tuple[Curve, ...]]:
-    """Percentiles of every latency metric, and the curves to draw of two of them."""
+    """Percentiles of every latency metric, and the curves to draw of them."""
     objectives = manifest.scenario.sla
     found, curves = [], []
     for metric in LATENCY_METRICS:
@@ -33,7 +33,7 @@ def distributions(manifest: Manifest, judged: Judged) -> tuple[tuple[Distributio
         overdue = observed.count_unfinished_beyond(limit, inclusive=True)
         if observed.known + overdue:
             found.append(_distribution(metric, observed, overdue))
-        if metric in ("e2e", "ttft") and len(observed.values):
+        if len(observed.values):
             curves.append(curve(metric, observed))
     return tuple(found), tuple(curves)
 

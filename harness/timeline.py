@@ -54,13 +54,16 @@ def timeline(requests: Requests, stopped_s: float | None = None, *, streamed: bo
 
 
 def curve(metric: str, observed: Observed) -> Curve:
-    """ECDF over the known values, thinned to 200 points; failures never get there, so it may end below 1."""
+    """ECDF over the known values, thinned to 200 points; failures never get there, so it may end below 1.
+
+    Times are to the microsecond and shares to a millionth: a drawing needs no more, and a report carries them all.
+    """
     count = len(observed.values)
     ranks = sorted({int(rank) for rank in np.linspace(1, count, min(count, CURVE_POINTS)).round()})
     return Curve(
         metric=metric,
-        x_s=tuple(observed.at_rank(rank) for rank in ranks),
-        share=tuple(rank / observed.known for rank in ranks),
+        x_s=tuple(round(observed.at_rank(rank), 6) for rank in ranks),
+        share=tuple(round(rank / observed.known, 6) for rank in ranks),
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.certificate import Certificate, Spread
-from harness.judgement import CheckResult, CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount
-from reports import charts, checks, claims, figures, regions, replicas, telemetry
-from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
+from harness.judgement import CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount, SlowRequest
+from reports import cell_figures, checks, claims, downloads, figures, regions, replicas, telemetry
+from reports.parts import Chip, Column, Download, Fact, Figure, Fold, Item, Table, badges
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
 
@@ -37,10 +37,12 @@ class Cell:
     checks: Table | None
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
+    folds: tuple[Fold, ...]
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
     log_title: str
     log: str
+    download: Download
 
 
 def build(judgement: Judgement, anchor: str) -> Cell:
@@ -49,8 +51,11 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         _percentiles(judgement),
         _outcomes(judgement),
         replicas.table(judgement),
-        _prompts(judgement),
-        telemetry.table(judgement.telemetry),
+    )
+    folds = (
+        ("Slowest requests", _slowest(judgement)),
+        ("Prompts with the most violations", _prompts(judgement)),
+        ("Server and host in the judged window", telemetry.table(judgement.telemetry)),
     )
     groups = (
         _load(judgement),
@@ -73,87 +78,15 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         sentence=judgement.sentence,
         reasons=reasons,
         checks=checks.table(judgement),
-        figures=_figures(judgement, anchor),
+        figures=cell_figures.build(judgement, anchor),
         tables=tuple(table for table in tables if table is not None),
+        folds=tuple(Fold(title, table) for title, table in folds if table is not None),
         groups=tuple(group for group in groups if group is not None),
         notes=judgement.notes,
         log_title="Last lines of the server's log" if judgement.server_log_tail else "",
         log="\n".join(figures.clean(line, 400) for line in judgement.server_log_tail),
+        download=downloads.judgement(judgement),
     )
-
-
-def _figures(judgement: Judgement, anchor: str) -> tuple[Figure, ...]:
-    judged = _judged(checks.primary(judgement))
-    where = f"{judgement.stack} in {judgement.scenario}"
-    return tuple(
-        figure
-        for figure in (
-            _latency_figure(judgement, judged, anchor, where),
-            _timeline(judgement, judged, anchor, where),
-            telemetry.figure(judgement, anchor, where),
-        )
-        if figure is not None
-    )
-
-
-def _judged(check: CheckResult | None) -> charts.Judged:
-    if check is None or figures.dimension(check.metric) != "latency":
-        return charts.Judged("e2e", "")
-    label = f"limit {figures.limit(check.limit, check.metric)}"
-    if check.allowed_rate is None:
-        return charts.Judged(check.metric, label, check.limit)
-    return charts.Judged(check.metric, label, check.limit, 1 - check.allowed_rate, check.aggregate)
-
-
-def _latency_figure(judgement: Judgement, judged: charts.Judged, anchor: str, where: str) -> Figure | None:
-    title = "How long requests took"
-    about = f"{judged.share_label} {judged.label}".strip()
-    desc = f"Share of judged requests of {where} that were done within a time. {about}."
-    image = charts.latency_chart(judgement.curves, judged, f"{anchor}--latency", f"{title}: {where}", desc)
-    if image is None:
-        return None
-    keys = tuple(
-        Key(figures.metric_name(curve.metric), "line" if curve.metric == judged.metric else "line other")
-        for curve in judgement.curves
-    )
-    return Figure(
-        title, image, (*keys, *([Key("limit", "limit")] if judged.limit_s is not None else [])), _never(judgement)
-    )
-
-
-def _never(judgement: Judgement) -> str:
-    text = "Share of judged requests done within a time."
-    failures = max((spread.failures for spread in judgement.distributions), default=0)
-    if failures:
-        text += f" {figures.count(failures)} failed: a curve ends below 100 % by their share."
-    return text
-
-
-def _timeline(judgement: Judgement, judged: charts.Judged, anchor: str, where: str) -> Figure | None:
-    title = "What happened when"
-    desc = f"Latency, requests in flight and completed requests per second of {where} over the run."
-    image = charts.timeline_chart(
-        judgement.timeline, judgement.window, judgement.warm_up_s, judged, f"{anchor}--time", f"{title}: {where}", desc
-    )
-    if image is None:
-        return None
-    keys = [Key("p95, in flight, completed", "line"), Key("p50, users", "line second")]
-    if judged.limit_s is not None and judged.metric in ("e2e", "response_time"):
-        keys.append(Key("limit", "limit"))
-    if any(point.failed for point in judgement.timeline):
-        keys.append(Key("failed", "block failed"))
-    if judgement.warm_up_s > 0:
-        keys.append(Key("warm-up", "block warm-up"))
-    size = charts.merge_size(judgement.timeline)
-    text = ""
-    if judgement.window is not None:
-        start, end = judgement.window
-        text = (
-            f"Judged: requests issued from {figures.clock(start)} to {figures.clock(end)}, between the upright lines."
-        )
-    if size > 1:
-        text += f" Each point joins {figures.count(size)} intervals and shows the largest latency of them."
-    return Figure(title, image, tuple(keys), text.strip())
 
 
 def _percentiles(judgement: Judgement) -> Table | None:
@@ -180,9 +113,8 @@ def _percentiles(judgement: Judgement) -> Table | None:
 
 
 def _time(value: float | None) -> Item:
-    """An infinite time in a narrow column: the same words, on two lines."""
-    sign, _, words = figures.seconds(value).partition(" (")
-    return Item(sign, lines=(words.rstrip(")"),) if words else (), number=True)
+    """In a narrow column, whose caption says what an infinite time is."""
+    return Item(figures.seconds(value).partition(" (")[0], number=True)
 
 
 def _outcomes(judgement: Judgement) -> Table | None:
@@ -200,7 +132,7 @@ def _outcomes(judgement: Judgement) -> Table | None:
 def _outcome(each: OutcomeCount) -> tuple[Item, ...]:
     examples = tuple(figures.clean(example, 300) for example in each.examples)
     return (
-        Item(each.outcome.replace("_", " ")),
+        Item(_words(each.outcome)),
         Item(figures.count(each.count), number=True),
         Item(figures.share(each.share), number=True),
         Item("" if examples else figures.MISSING, lines=examples),
@@ -226,6 +158,41 @@ def _prompts(judgement: Judgement) -> Table | None:
         for each in judgement.worst_prompts
     )
     return Table("Prompts with the most violations", columns, rows)
+
+
+def _slowest(judgement: Judgement) -> Table | None:
+    if not judgement.slowest:
+        return None
+    columns = (
+        Column("Request", wide=True),
+        Column("Prompt"),
+        Column("Issued at", number=True),
+        Column("Took", number=True),
+        Column("TTFT", number=True),
+        Column("Output tokens", number=True),
+        Column("Outcome"),
+    )
+    caption = (
+        "Slowest requests, until their end or until they were last seen. "
+        "The server got the name as X-Request-Id; times count from when all users were up"
+    )
+    return Table(caption, columns, tuple(_slow(each) for each in judgement.slowest))
+
+
+def _slow(each: SlowRequest) -> tuple[Item, ...]:
+    return (
+        Item(each.request_id),
+        Item(each.prompt_id),
+        Item(figures.clock(each.issued_s), number=True),
+        Item(figures.seconds(each.took_s), number=True),
+        Item(figures.seconds(each.ttft_s), number=True),
+        Item(figures.count(each.output_tokens), number=True),
+        Item(_words(each.outcome)),
+    )
+
+
+def _words(outcome: str) -> str:
+    return outcome.replace("_", " ")
 
 
 def _load(judgement: Judgement) -> Group:

@@ -1,4 +1,4 @@
-"""The two charts of a cell, drawn when the report is built: Altair describes, vl_convert draws, no browser, no network.
+"""The charts of a cell, drawn when the report is built: Altair describes, vl_convert draws, no browser, no network.
 
 Colours are the page's CSS variables, so that a chart follows light, dark and print. Sizes are fixed and nothing is laid
 out by the width of a text (``autosize: none``), so that a machine without fonts draws the same.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,11 @@ from harness.judgement import Curve, TimelinePoint
 from reports import figures
 from reports.svg import Panel, panel, stacked
 
-WIDTH = 460
-LEFT, RIGHT = 46, 14
+WIDTH = 440
+LEFT, RIGHT = 54, 14
 PLOT_WIDTH = WIDTH - LEFT - RIGHT
+LABEL_WIDTH = 52
+"""Of ``500 ms`` and the gap to the next."""
 MOST_POINTS = 140
 """Of one line: about three pixels a point."""
 
@@ -46,8 +48,8 @@ _CONFIG = {
         "tickColor": GRID,
         "labelColor": MUTED,
         "titleColor": MUTED,
-        "labelFontSize": 11.5,
-        "titleFontSize": 11.5,
+        "labelFontSize": 12.5,
+        "titleFontSize": 12.5,
         "titleFontWeight": "normal",
         "titlePadding": 6,
         "labelOverlap": False,
@@ -55,8 +57,11 @@ _CONFIG = {
         "titleLimit": 0,
         "tickSize": 4,
     },
-    "text": {"fontSize": 11.5, "color": INK, "limit": 0},
+    "text": {"fontSize": 12.5, "color": INK, "limit": 0},
 }
+
+CROSS = "M-0.7,-0.7L0.7,0.7M-0.7,0.7L0.7,-0.7"
+"""A shape of two strokes; Vega's own cross is a plus."""
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 Row = dict[str, float]
@@ -73,49 +78,61 @@ class Judged:
     share_label: str = ""
 
 
-def latency_chart(curves: Sequence[Curve], judged: Judged, key: str, title: str, desc: str) -> Markup | None:
-    """Share of the requests that were done by a time, for E2E and TTFT, with the limit and the judged percentile."""
+def latency_chart(
+    curves: Sequence[Curve], judged: Sequence[Judged], key: str, title: str, desc: str, axis: str = "Latency"
+) -> Markup | None:
+    """Share of what was done by a time, with each limit and judged percentile of the metrics drawn.
+
+    The first curve is solid, the second another colour and dashed, the third thin.
+    """
     lines = [(curve.metric, points) for curve in curves if (points := _steps(curve))]
     if not lines:
         return None
     times = [row["x"] for _, rows in lines for row in rows]
-    limits = [judged.limit_s] if judged.limit_s is not None and math.isfinite(judged.limit_s) else []
-    x = _time_axis(min(times), max(times + limits))
+    checks = [each for each in judged if each.metric in {metric for metric, _ in lines}]
+    limits = {each.limit_s: each.label for each in checks if each.limit_s is not None and math.isfinite(each.limit_s)}
+    x = time_axis(min(times), max([*times, *limits]), axis)
     y = alt.Y(
         "y:Q",
         scale=alt.Scale(domain=[0, 1], nice=False),
         axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".0%", title=None, ticks=False, domain=False),
     )
     layers: list[Chart] = []
-    for metric, rows in lines:
-        layers.append(line(rows, x, y, other=metric != judged.metric, step=True))
-    if judged.share is not None:
-        layers.append(_across(judged.share, judged.share_label, y, under=judged.share > 0.8))
-    layers.extend(_upright(limit, judged.label, x) for limit in limits)
-    return stacked([draw(layers, 196, top=20, bottom=42)], key, title, desc)
+    for place, (_, rows) in enumerate(lines):
+        layers.append(line(rows, x, y, other=place == 1, second=place > 1, step=True))
+    shares = {each.share: each.share_label for each in checks if each.share is not None}
+    layers.extend(across(share, label, y, under=share > 0.8) for share, label in shares.items())
+    layers.extend(upright(limit, label, x, row) for row, (limit, label) in enumerate(sorted(limits.items())))
+    return stacked([draw(layers, 196, top=8 + 14 * max(len(limits), 1), bottom=44)], key, title, desc)
 
 
-def timeline_chart(
+def timeline_panels(
     points: Sequence[TimelinePoint],
     window: tuple[float, float] | None,
     warm_up_s: float,
     judged: Judged,
-    key: str,
-    title: str,
-    desc: str,
-) -> Markup | None:
-    """Latency, requests in flight and rates over the run, one under the other; warm-up shaded, judged window marked."""
+    *,
+    last: bool = True,
+) -> list[Panel]:
+    """Latency, requests in flight and rates over the run, one under the other; warm-up shaded, judged window marked.
+
+    Not ``last``: more panels follow on the same axis, and the lowest of them has its labels.
+    """
     if not points:
-        return None
+        return []
     bins = merged(points)
-    span = (bins[0].point.t_s, bins[-1].end_s)
-    bare, x = run_axis(span, bare=True), run_axis(span)
-    panels = [
+    span = run_span(bins)
+    bare, x = run_axis(span, bare=True), run_axis(span, bare=not last)
+    foot = 44 if last else 8
+    return [
         draw([*backdrop(span, window, warm_up_s, bare), *_latency_panel(bins, bare, judged)], 110, top=24, bottom=8),
         draw([*backdrop(span, window, warm_up_s, bare), *_flight_panel(bins, bare)], 54, top=24, bottom=8),
-        draw([*backdrop(span, window, warm_up_s, x), *_rate_panel(bins, x)], 54, top=24, bottom=42),
+        draw([*backdrop(span, window, warm_up_s, x), *_rate_panel(bins, x)], 54, top=24, bottom=foot),
     ]
-    return stacked(panels, key, title, desc)
+
+
+def run_span(bins: Sequence[Bin]) -> tuple[float, float]:
+    return bins[0].point.t_s, bins[-1].end_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +208,10 @@ def _latency_panel(bins: Sequence[Bin], x: alt.X, judged: Judged) -> list[Chart]
     limit = judged.limit_s if judged.metric in ("e2e", "response_time") else None
     top = max([*seen, limit or 0.0]) or 1.0
     y = value_axis(top * 1.08, _TIME_LABEL, most=5)
-    title = "E2E latency" if limit is None else f"E2E latency, {judged.label}"
+    title = "E2E latency: p95, p50 dashed"
     layers: list[Chart] = [heading(title), line(median, x, y, second=True), line(tail, x, y)]
     if limit is not None:
-        layers.append(_across(limit, "", y))
+        layers.append(across(limit, "", y))
     return layers
 
 
@@ -202,19 +219,21 @@ def _flight_panel(bins: Sequence[Bin], x: alt.X) -> list[Chart]:
     users = [_at(each, float(each.point.users)) for each in bins]
     flight = [_at(each, each.point.in_flight) for each in bins]
     y = value_axis(max([row["y"] for row in (*users, *flight) if "y" in row] + [1.0]) * 1.08)
-    return [heading("Requests in flight"), line(users, x, y, second=True), line(flight, x, y)]
+    return [heading("Requests in flight; users dashed"), line(users, x, y, second=True), line(flight, x, y)]
 
 
 def _rate_panel(bins: Sequence[Bin], x: alt.X) -> list[Chart]:
-    top = max((each.point.completed + each.point.failed) / each.width_s for each in bins)
+    top = max(max(each.point.completed, each.point.sent, each.point.failed) / each.width_s for each in bins)
     y = value_axis((top or 1.0) * 1.08)
     done = [_at(each, each.point.completed / each.width_s) for each in bins]
+    sent = [_at(each, each.point.sent / each.width_s) for each in bins]
     failed: list[Row] = [
         {"x": each.point.t_s, "x2": each.end_s, "y": each.point.failed / each.width_s, "y2": 0.0}
         for each in bins
         if each.point.failed
     ]
-    layers: list[Chart] = [heading("Completed per second"), line(done, x, y)]
+    title = "Requests per second: completed; sent dashed" + ("; failed as bars" if failed else "")
+    layers: list[Chart] = [heading(title), line(sent, x, y, second=True), line(done, x, y)]
     if failed:
         bars = _data(failed).mark_rect(color=BAD, opacity=0.85)
         layers.append(bars.encode(x=x, x2=alt.X2("x2"), y=y, y2=alt.Y2("y2")))
@@ -252,7 +271,7 @@ def backdrop(span: tuple[float, float], window: tuple[float, float] | None, warm
     return layers
 
 
-def _across(value: float, label: str, y: alt.Y, *, under: bool = False) -> Chart:
+def across(value: float, label: str, y: alt.Y, *, under: bool = False) -> Chart:
     base = _data([{"y": value}]).encode(y=y)
     rule = base.mark_rule(color=INK, strokeWidth=1.2, strokeDash=LIMIT_DASH)
     text = base.mark_text(
@@ -261,28 +280,54 @@ def _across(value: float, label: str, y: alt.Y, *, under: bool = False) -> Chart
     return alt.layer(rule, text.encode(x=alt.value(0)))
 
 
-def _upright(value: float, label: str, x: alt.X) -> Chart:
+def upright(value: float, label: str, x: alt.X, row: int = 0) -> Chart:
+    """``row`` keeps the labels of several apart."""
     base = _data([{"x": value}]).encode(x=x)
     rule = base.mark_rule(color=INK, strokeWidth=1.2, strokeDash=LIMIT_DASH)
-    text = base.mark_text(align="right", baseline="bottom", dx=3, dy=-4, text=figures.clean(label, 60))
+    text = base.mark_text(align="right", baseline="bottom", dx=3, dy=-4 - 14 * row, text=figures.clean(label, 60))
     return alt.layer(rule, text.encode(y=alt.value(0)))
 
 
-def heading(text: str) -> Chart:
-    mark = _data([{}]).mark_text(align="left", baseline="bottom", dy=-6, color=MUTED, text=figures.clean(text, 60))
+def heading(text: str, row: int = 0) -> Chart:
+    mark = _data([{}]).mark_text(
+        align="left", baseline="bottom", dy=-6 - 16 * row, color=MUTED, text=figures.clean(text, 60)
+    )
     drawn: alt.Chart = mark.encode(x=alt.value(0), y=alt.value(0))
     return drawn
 
 
-def _time_axis(low: float, high: float) -> alt.X:
-    """Logarithmic where the times span a factor of ten, linear from zero where they do not."""
+def points(rows: Sequence[tuple[float, float, str]], shape: str, color: str, x: alt.X, y: alt.Y) -> Chart:
+    """Places with their labels: (x, y, label)."""
+    base = _data([{"x": left, "y": low, "label": label} for left, low, label in rows]).encode(x=x, y=y)
+    mark = base.mark_point(
+        shape=shape, size=80, filled=shape != CROSS, color=color, stroke=color, strokeWidth=2.2, opacity=1
+    )
+    return alt.layer(
+        mark, base.mark_text(align="left", dx=8, baseline="middle", fontWeight="bold").encode(text="label:N")
+    )
+
+
+def money_axis(low: float, high: float) -> alt.Y:
+    """Dollars, on the same rule as :func:`time_axis`."""
+    scale, ticks = _scale(low, high, 1.15)
+    label = "'$' + format(datum.value, datum.value >= 0.01 && datum.value < 1 ? '.2f' : ',~r')"
+    return alt.Y(
+        "y:Q", scale=scale, axis=alt.Axis(values=ticks, labelExpr=label, title=None, ticks=False, domain=False)
+    )
+
+
+def _scale(low: float, high: float, room: float) -> tuple[alt.Scale, list[float]]:
+    """Logarithmic where the values span a factor of ten, linear from zero where they do not."""
     if high / low < 10:
-        scale = alt.Scale(domain=[0, high * 1.08], nice=False)
-        ticks = linear_ticks(high * 1.08, 5)
-    else:
-        scale = alt.Scale(type="log", domain=[low * 0.8, high * 1.25], nice=False)
-        ticks = log_ticks(low * 0.8, high * 1.25)
-    title = "Latency" if high / low < 10 else "Latency (logarithmic)"
+        return alt.Scale(domain=[0, high * room], nice=False), linear_ticks(high * room, 5)
+    domain = [low * 0.8, high * max(room, 1.25)]
+    return alt.Scale(type="log", domain=domain, nice=False), log_ticks(*domain)
+
+
+def time_axis(low: float, high: float, title: str = "Latency", room: float = 1.08) -> alt.X:
+    """``room`` is left beyond the largest."""
+    scale, ticks = _scale(low, high, room)
+    title = figures.clean(title, 60) + ("" if high / low < 10 else " (logarithmic)")
     return alt.X("x:Q", scale=scale, axis=alt.Axis(values=ticks, labelExpr=_TIME_LABEL, title=title, grid=False))
 
 
@@ -314,20 +359,19 @@ def linear_ticks(top: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers of a logarithmic axis, about six at most."""
-    for mantissas in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [
-            round(mantissa * 10.0**power, 9)
-            for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-            for mantissa in mantissas
-            if low <= mantissa * 10.0**power <= high
-        ]
-        if len(ticks) <= 7:
-            break
-    return ticks
+    """Round numbers of a logarithmic axis, as dense as their labels leave room."""
+    decades = math.log10(high / low)
+    closest = {(1, 2, 5): math.log10(2), (1, 3): math.log10(3), (1,): 1.0}
+    mantissas = next((each for each, gap in closest.items() if gap / decades * PLOT_WIDTH >= LABEL_WIDTH), (1,))
+    return [
+        round(mantissa * 10.0**power, 9)
+        for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for mantissa in mantissas
+        if low <= mantissa * 10.0**power <= high
+    ]
 
 
-def _data(rows: list[Row]) -> alt.Chart:
+def _data(rows: Sequence[Mapping[str, object]]) -> alt.Chart:
     """Rows as one JSON text: Altair would copy and check a list at every step, which is most of its time."""
     return alt.Chart(alt.InlineData(values=json.dumps(rows), format=alt.JsonDataFormat(type="json")))
 

@@ -78,7 +78,7 @@ def needed(check: CheckResult) -> str:
 
 
 def value_bounds(check: CheckResult) -> str:
-    return _range(_value(check, check.value_low), _value(check, check.value_high))
+    return _range(*(_value(check, bound).partition(" (")[0] for bound in (check.value_low, check.value_high)))
 
 
 def bar(check: CheckResult) -> Bar | None:
@@ -113,7 +113,11 @@ def _value(check: CheckResult, value: float | None) -> str:
 
 
 def _range(low: str, high: str) -> str:
-    return "" if low == high == figures.MISSING else f"{low} to {high}"
+    if low == high == figures.MISSING:
+        return ""
+    if high == figures.MISSING:
+        return f"at least {low}"
+    return f"at most {high}" if low == figures.MISSING else f"{low} to {high}"
 
 
 def _allowed(check: CheckResult) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.gate import Finding, GateResult
 from reports.figures import clean
-from reports.markdown import escape
+from reports.markdown_escape import escape
 
 MOST_ANNOTATIONS = 10
 """GitHub shows so many errors, and as many warnings, of one step, and drops the rest without a word."""

@@ -31,17 +31,6 @@ def render_page(template: str, page: object) -> str:
     return environment().get_template(template).render(page=page)
 
 
-def write_report(
-    path: Path,
-    judgements: Sequence[Judgement],
-    recommendations: Sequence[Recommendation] = (),
-    plan_rows: Sequence[PlanRow] = (),
-    title: str = "SLA verdicts",
-    audit: Audit = NO_CLAIMS,
-) -> Path:
-    return write_page(path, render(judgements, recommendations, plan_rows, title, audit))
-
-
 def write_page(path: Path, text: str) -> Path:
     """Write ``text`` to ``path``, through a neighbour, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

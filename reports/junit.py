@@ -1,71 +1,114 @@
-"""Judgements as JUnit XML, which every CI shows: a test suite for each cell, a test case for each check."""
+"""Verdicts as JUnit XML, in the form that Ant's schema and Jenkins' accept alike.
+
+A cell is a suite. Its first case is the cell's own verdict, since a server that died or a client at its limit decides
+without any check; then one case a check. FAIL is a failure. INCONCLUSIVE and INVALID are errors: neither is a pass, and
+a build must not turn green on them. NOT MEASURED is skipped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 from harness.judgement import CheckResult, Judgement, Verdict
-from reports.figures import clean
+from reports import checks, figures
+
+VERDICT_CASE = "verdict"
+KINDS = {
+    Verdict.FAIL: "failure",
+    Verdict.INCONCLUSIVE: "error",
+    Verdict.INVALID: "error",
+    Verdict.NOT_MEASURED: "skipped",
+}
+"""Element of a case by verdict; PASS has none."""
+COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+_START = "1970-01-01T00:00:00"
+"""Of a cell that was never started; the attribute is required."""
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def write_junit(path: Path, judgements: Sequence[Judgement], *, allow_inconclusive: bool = False) -> None:
-    """Write the file whole, or leave the old one.
+def render(judgements: Sequence[Judgement], *, allow_inconclusive: bool = False) -> str:
+    """The whole document; the same judgements give the same text.
 
-    FAIL is a failure, INCONCLUSIVE one too or, with ``allow_inconclusive``, skipped; INVALID is an error; what was not
-    measured is skipped. A cell without a check, or whose verdict none of its checks explains, has a case ``cell``.
+    With ``allow_inconclusive`` what is undecided is skipped, as a gate that lets it through has it.
     """
-    root = ElementTree.Element("testsuites", name="SLA")
-    for judgement in judgements:
-        _suite(root, judgement, allow_inconclusive)
-    for tag in ("tests", "failures", "errors", "skipped"):
-        root.set(tag, str(sum(int(suite.get(tag, "0")) for suite in root)))
+    kinds = {**KINDS, Verdict.INCONCLUSIVE: "skipped"} if allow_inconclusive else KINDS
+    root = ElementTree.Element("testsuites")
+    for place, judgement in enumerate(judgements):
+        _suite(root, judgement, place, kinds)
     ElementTree.indent(root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
-    half.replace(path)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
-def _suite(root: ElementTree.Element, judgement: Judgement, allow_inconclusive: bool) -> None:
+def _suite(root: ElementTree.Element, judgement: Judgement, place: int, kinds: Mapping[Verdict, str]) -> None:
     name = f"{judgement.scenario} / {judgement.stack}"
-    suite = ElementTree.SubElement(root, "testsuite", name=clean(name))
-    made = judgement.provenance
-    if made is not None and made.started:
-        suite.set("timestamp", made.started[:19])
+    made, seconds = judgement.provenance, f"{judgement.load.window_s or 0.0:.3f}"
+    started = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", made.started) if made is not None else None
+    about = {"name": name, "package": judgement.scenario, "id": str(place)}
+    about |= {"timestamp": started[0] if started else _START, "hostname": (made.host if made else "") or "localhost"}
+    suite = ElementTree.SubElement(root, "testsuite", {key: _text(value) for key, value in about.items()})
+    _properties(suite, judgement)
+    _case(
+        suite, name, VERDICT_CASE, judgement.verdict, judgement.sentence, "\n".join(judgement.reasons), seconds, kinds
+    )
     for check in judgement.checks:
-        seen = Verdict.INVALID if judgement.verdict is Verdict.INVALID else check.verdict
-        text = judgement.sentence if seen is Verdict.INVALID else check.reason
-        _case(suite, name, check.text, seen, text, check, allow_inconclusive)
-    if not any(check.verdict is judgement.verdict for check in judgement.checks):
-        _case(suite, name, "cell", judgement.verdict, judgement.sentence, None, allow_inconclusive)
-    suite.set("tests", str(len(suite)))
-    for tag, count in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(tag, str(len(suite.findall(f"testcase/{count}"))))
+        verdict = Verdict.INVALID if judgement.verdict is Verdict.INVALID else check.verdict
+        _case(suite, name, check.text, verdict, check.reason, _numbers(check), "0", kinds)
+    cases = suite.findall("testcase")
+    suite.set("tests", str(len(cases)))
+    for attribute, element in COUNTS.items():
+        suite.set(attribute, str(sum(case.find(element) is not None for case in cases)))
+    suite.set("time", seconds)
+    ElementTree.SubElement(suite, "system-out").text = _text("\n".join(judgement.notes))
+    ElementTree.SubElement(suite, "system-err").text = _text("\n".join(judgement.server_log_tail))
+
+
+def _properties(suite: ElementTree.Element, judgement: Judgement) -> None:
+    facts = {
+        "run": judgement.run,
+        "profile": judgement.profile,
+        "verdict": judgement.verdict.value,
+        "marks": ", ".join(mark.value for mark in judgement.marks),
+        "repeat": judgement.provenance.repeat if judgement.provenance else "",
+    }
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in facts.items():
+        ElementTree.SubElement(properties, "property", {"name": name, "value": _text(value)})
 
 
 def _case(
     suite: ElementTree.Element,
-    cell: str,
+    class_name: str,
     name: str,
     verdict: Verdict,
+    message: str,
     text: str,
-    check: CheckResult | None,
-    allow_inconclusive: bool,
+    seconds: str,
+    kinds: Mapping[Verdict, str],
 ) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname=clean(cell), name=clean(name))
-    tag = {
-        Verdict.PASS: "",
-        Verdict.FAIL: "failure",
-        Verdict.INCONCLUSIVE: "skipped" if allow_inconclusive else "failure",
-        Verdict.INVALID: "error",
-        Verdict.NOT_MEASURED: "skipped",
-    }[verdict]
-    if not tag:
+    case = ElementTree.SubElement(
+        suite, "testcase", {"classname": _text(class_name), "name": _text(name), "time": seconds}
+    )
+    if verdict is Verdict.PASS:
         return
-    outcome = ElementTree.SubElement(case, tag, message=clean(text))
-    if tag != "skipped":
-        outcome.set("type", str(verdict))
-    if check is not None and check.violations is not None:
-        outcome.text = f"{check.violations} of {check.samples} requests violate {clean(check.text)}"
+    kind = kinds[verdict]
+    # Ant's schema knows a skipped case without any attribute or text.
+    told = {} if kind == "skipped" else {"type": verdict.value, "message": _text(message)}
+    element = ElementTree.SubElement(case, kind, told)
+    if kind != "skipped":
+        element.text = _text(text)
+
+
+def _numbers(check: CheckResult) -> str:
+    lines = [checks.value_against_limit(check), check.reason]
+    if bounds := checks.value_bounds(check):
+        lines.append(f"bounds {bounds}, each at {figures.whole_share(check.confidence)} confidence")
+    if check.violations is not None:
+        lines.append(f"violations {figures.count(check.violations)} of {figures.count(check.samples)}")
+    return "\n".join(lines)
+
+
+def _text(text: str) -> str:
+    """Foreign text without what XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", figures.clean(text))

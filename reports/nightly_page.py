@@ -10,7 +10,7 @@ from harness.judgement import Verdict
 from harness.nightly.record import CellRecord, Night, Status, label, tally
 from reports import figures
 from reports.html import render_page
-from reports.markdown import escape
+from reports.markdown_escape import escape
 from reports.parts import Chip, Fact
 
 SUMMARY = "summary.html"

@@ -98,6 +98,42 @@ class Figure:
     image: Markup
     keys: tuple[Key, ...]
     caption: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A table that few look at, behind a title that opens it."""
+
+    title: str
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Numbers that the page carries with it; ``href`` is a ``data:`` address."""
+
+    name: str
+    text: str
+    href: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A chart and the table of what it shows."""
+
+    figure: Figure
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A subject that is looked at over several cells."""
+
+    anchor: str
+    title: str
+    intro: str
+    rows: tuple[Beside, ...]
 
 
 def badges(marks: tuple[Mark, ...]) -> tuple[str, ...]:

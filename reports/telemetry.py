@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from harness.judgement import EnergySummary, Judgement, SeriesSummary, TelemetryLine, TelemetrySummary
 from harness.series import SERIES
 from reports import charts, figures
-from reports.parts import Column, Fact, Figure, Item, Key, Table
-from reports.svg import stacked
+from reports.parts import Column, Fact, Item, Table
+from reports.svg import Panel
 
 SHOWN = (
     *("running", "waiting", "kv_use", "prompt_tokens_total", "output_tokens_total"),
@@ -36,33 +34,13 @@ class Row:
 
 
 ROWS = (
-    Row("Requests at the server", "running", "waiting"),
+    Row("At the server: running; waiting dashed", "running", "waiting"),
     Row("KV cache in use", "kv_use", label=_SHARE),
-    Row("CPU, cores", "server_cpu_s", "load_cpu_s"),
+    Row("CPU, cores: server; load generator dashed", "server_cpu_s", "load_cpu_s"),
     Row("GPU utilisation", "gpu_utilization", label=_SHARE),
     Row("GPU memory, GiB", "gpu_memory_bytes", scale=1 / _GIB),
     Row("GPU power, W", "gpu_power_w"),
 )
-
-
-def figure(judgement: Judgement, anchor: str, where: str) -> Figure | None:
-    found = judgement.telemetry
-    if found is None:
-        return None
-    title = "Server and host"
-    drawn = [row for row in ROWS if row.first in _lines(found) or row.second in _lines(found)]
-    names = ", ".join(row.title for row in drawn)
-    image = _chart(judgement, found, drawn, f"{anchor}--host", f"{title}: {where}", f"{names} of {where} over the run.")
-    if image is None:
-        return None
-    keys = [Key("running, server, GPU", "line")]
-    if any(row.second in _lines(found) for row in drawn):
-        keys.append(Key("waiting, load generator", "line other"))
-    if judgement.warm_up_s > 0:
-        keys.append(Key("warm-up", "block warm-up"))
-    gpus = len(found.gpus)
-    text = f"Of {gpus} GPUs: mean utilisation, memory and power of all." if gpus > 1 else ""
-    return Figure(title, image, tuple(keys), text)
 
 
 def table(found: TelemetrySummary | None) -> Table | None:
@@ -147,29 +125,40 @@ def _lines(found: TelemetrySummary) -> dict[str, TelemetryLine]:
     return {line.name: line for line in found.lines if any(value is not None for value in line.values)}
 
 
-def _chart(
-    judgement: Judgement, found: TelemetrySummary, rows: list[Row], key: str, title: str, desc: str
-) -> Markup | None:
-    if not rows or not judgement.timeline:
-        return None
-    bins = charts.merged(judgement.timeline)
-    span = (bins[0].point.t_s, bins[-1].end_s)
-    lines = _lines(found)
-    panels = []
-    for row in rows:
-        last = row is rows[-1]
+def rows(judgement: Judgement) -> tuple[Row, ...]:
+    """The panels for which there are readings."""
+    if judgement.telemetry is None or not judgement.timeline:
+        return ()
+    lines = _lines(judgement.telemetry)
+    return tuple(row for row in ROWS if row.first in lines or row.second in lines)
+
+
+def panels(judgement: Judgement) -> list[Panel]:
+    """One panel a row, on the axis of the cell's timeline; the lowest has the axis's labels."""
+    found, drawn = judgement.telemetry, rows(judgement)
+    if found is None:
+        return []
+    span, lines, made = charts.run_span(charts.merged(judgement.timeline)) if drawn else (0.0, 0.0), _lines(found), []
+    for row in drawn:
+        last = row is drawn[-1]
         x = charts.run_axis(span, bare=not last)
         first, second = (_points(lines.get(name), row.scale, span) for name in (row.first, row.second))
         top = max((point["y"] for point in (*first, *second) if "y" in point), default=0.0) or 1.0
         y = charts.value_axis(top * 1.08, row.label, most=2)
         layers = [
             *charts.backdrop(span, judgement.window, judgement.warm_up_s, x),
-            charts.heading(row.title),
+            charts.heading(_heading(row, found)),
             *([charts.line(second, x, y, other=True)] if second else []),
             *([charts.line(first, x, y)] if first else []),
         ]
-        panels.append(charts.draw(layers, 38, top=22, bottom=42 if last else 8))
-    return stacked(panels, key, title, desc)
+        made.append(charts.draw(layers, 38, top=22, bottom=44 if last else 8))
+    return made
+
+
+def _heading(row: Row, found: TelemetrySummary) -> str:
+    if not row.first.startswith("gpu") or len(found.gpus) < 2:
+        return row.title
+    return f"{row.title}, {SERIES[row.first].combined} of {len(found.gpus)} GPUs"
 
 
 def _points(line: TelemetryLine | None, scale: float, span: tuple[float, float]) -> list[charts.Row]:

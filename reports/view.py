@@ -11,9 +11,9 @@ from harness.errors import ExitCode
 from harness.judgement import Judgement, Mark, Verdict
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
-from reports import cells, checks, claims, figures, recommendations
+from reports import cells, checks, claims, downloads, figures, pareto, recommendations
 from reports.claims import StandingMeaning
-from reports.parts import Chip, Column, Fact, Item, Table, badges
+from reports.parts import Chip, Column, Download, Fact, Item, Part, Table, badges
 
 VERDICT_MEANINGS = {
     Verdict.PASS: "The SLA is met: even the upper bound of the violation rate is within what the SLA allows.",
@@ -52,6 +52,7 @@ class Headline:
     scenario: str
     pick: str
     sentence: str
+    tally: str
     badges: tuple[str, ...]
     href: str
     chip: Chip
@@ -81,6 +82,8 @@ class Page:
     summary: str
     headlines: tuple[Headline, ...]
     matrix: Table | None
+    download: Download | None
+    across: tuple[Part, ...]
     advice: tuple[recommendations.Advice, ...]
     claims: tuple[Table, ...]
     standings: tuple[StandingMeaning, ...]
@@ -114,6 +117,8 @@ def build(
             _headline(name, titles[name], places[name], judgements, advice) for name in _scenarios(judgements, advice)
         ),
         matrix=_matrix(judgements, names, titles),
+        download=downloads.checks(judgements) if judgements else None,
+        across=tuple(part for part in (pareto.build(judgements, titles, names),) if part is not None),
         advice=tuple(
             recommendations.build(each, titles[each.scenario], places[each.scenario], known[each.scenario])
             for each in advice
@@ -182,16 +187,19 @@ def _headline(
     name: str, title: str, anchor: str, judgements: Sequence[Judgement], advice: Sequence[Recommendation]
 ) -> Headline:
     mine = [each for each in judgements if each.scenario == name]
+    verdicts = ", ".join(f"{each.count} {each.chip.word}" for each in tallies(mine) if each.count != "0")
+    counted = f"Stacks judged: {verdicts or 'none'}."
     found = next((each for each in advice if each.scenario == name), None)
     if found is None:
-        return Headline(title, "Not compared", f"{summary(mine)}.", (), "", NO_PICK)
+        return Headline(title, "Not compared", "", counted, (), "", NO_PICK)
     stacks = _known(name, judgements, [""] * len(judgements))
     marks = recommendations.marks(found, stacks)
     sentence = recommendations.sentence(found)
     if found.pick is None:
-        return Headline(title, "No recommendation", sentence, marks, anchor, NO_PICK)
+        sentence = sentence.removeprefix("No recommendation. ")
+        return Headline(title, "No recommendation", sentence, counted, marks, anchor, NO_PICK)
     pick = stacks[found.pick].title if found.pick in stacks else found.pick
-    return Headline(title, pick, sentence, marks, anchor, PICK)
+    return Headline(title, pick, sentence, counted, marks, anchor, PICK)
 
 
 def _known(scenario: str, judgements: Sequence[Judgement], names: Sequence[str]) -> dict[str, recommendations.Known]:

@@ -27,6 +27,7 @@ from harness.judgement import (
     PromptViolations,
     Provenance,
     SeriesSummary,
+    SlowRequest,
     TelemetryLine,
     TelemetrySummary,
     TimelinePoint,
@@ -282,10 +283,24 @@ def judgement(
         "curves": (
             curve("e2e", median_s, sigma, 1 - failed),
             curve("ttft", median_s * 0.15, sigma, 1 - failed),
+            curve("tpot", median_s * 0.0045, sigma / 2, 1 - failed),
+            curve("itl", median_s * 0.0042, sigma),
         ),
         "worst_prompts": (
             PromptViolations(prompt_id="support-017", requests=52, violations=9),
             PromptViolations(prompt_id="support-031", requests=48, violations=4),
+        ),
+        "slowest": tuple(
+            SlowRequest(
+                request_id=f"20261122-021000-{scenario}-{stack}/{place % 2}/{7 * place}/{place}",
+                prompt_id=f"support-{17 + place:03d}",
+                outcome="timeout" if place < failures else "ok",
+                issued_s=40.0 + 3 * place,
+                took_s=30.0 if place < failures else quantile(median_s, sigma, 1 - (place + 1) / samples),
+                ttft_s=None if place < failures else quantile(median_s, sigma, 0.9) * 0.15,
+                output_tokens=0 if place < failures else 200,
+            )
+            for place in range(5)
         ),
         "claim": claim(scenario, stack, median_s),
         "cost": CostSummary(

@@ -51,9 +51,9 @@ def gate(
     result = weigh(judgements, rules, not_judged=not_judged, allow_inconclusive=allow_inconclusive, strict=strict)
     text = as_markdown(result)
     if junit is not None:
-        from reports.junit import write_junit
+        from reports.junit import render
 
-        write_junit(junit, judgements)
+        _write(junit, render(judgements, allow_inconclusive=allow_inconclusive), "w")
     if markdown is not None:
         _write(markdown, text, "w")
     if github:

@@ -213,7 +213,7 @@ def test_the_command_writes_all_that_a_ci_shows(runs: Path, tmp_path: Path) -> N
     assert "closed: 1 of 2 cells pass, 1 finding blocks" in found.output
     assert "::error title=FAIL support-chatbot" in found.output
     assert summary.read_text() == "before\n" + (tmp_path / "gate.md").read_text()
-    assert (tmp_path / "out" / "junit.xml").read_text().count("<failure") == 1
+    assert (tmp_path / "out" / "junit.xml").read_text().count("<failure") == 2  # the cell and its check
 
 
 def test_the_command_says_json(runs: Path) -> None:

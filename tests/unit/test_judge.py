@@ -62,7 +62,7 @@ def test_pass(tmp_path: Path) -> None:
     assert judgement.worst_prompts == ()
     assert [entry.outcome for entry in judgement.outcomes] == ["ok"]
     assert [spread.metric for spread in judgement.distributions] == ["e2e", "ttft", "tpot", "itl"]
-    assert {curve.metric for curve in judgement.curves} == {"e2e", "ttft"}
+    assert {curve.metric for curve in judgement.curves} == {"e2e", "ttft", "tpot", "itl"}
     assert judgement.timeline
     assert any("independent requests assumed" in note for note in judgement.notes)
     assert judgement.checks[0].value == next(s.p95 for s in judgement.distributions if s.metric == "e2e")

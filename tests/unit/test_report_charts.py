@@ -10,6 +10,7 @@ import pytest
 
 from harness.judgement import Curve, TimelinePoint
 from reports import charts
+from reports.svg import Panel, stacked
 from tests import factories
 from tests.conftest import Golden
 
@@ -17,11 +18,15 @@ JUDGED = charts.Judged("e2e", "limit 2 s", 2.0, 0.95, "p95")
 
 
 def latency(curves: tuple[Curve, ...], judged: charts.Judged = JUDGED) -> str | None:
-    return charts.latency_chart(curves, judged, "k", "How long", "A description")
+    return charts.latency_chart(curves, (judged,), "k", "How long", "A description")
 
 
 def timeline(points: tuple[TimelinePoint, ...], window: tuple[float, float] | None = (30.0, 150.0)) -> str | None:
-    return charts.timeline_chart(points, window, 30.0, JUDGED, "k", "What happened", "A description")
+    return drawn(charts.timeline_panels(points, window, 30.0, JUDGED))
+
+
+def drawn(panels: list[Panel]) -> str | None:
+    return stacked(panels, "k", "What happened", "A description") if panels else None
 
 
 def texts(svg: str) -> list[str]:
@@ -30,7 +35,7 @@ def texts(svg: str) -> list[str]:
 
 def test_the_latency_chart_is_what_it_was(golden: Golden) -> None:
     cell = factories.judgement(failures=60)
-    golden("report/latency.svg", f"{latency(cell.curves)}\n")
+    golden("report/latency.svg", f"{latency(cell.curves[:2])}\n")
 
 
 def test_the_timeline_is_what_it_was(golden: Golden) -> None:
@@ -57,7 +62,7 @@ def test_charts_are_small_and_labelled() -> None:
 
 def test_titles_are_escaped_and_labels_cleaned() -> None:
     judged = charts.Judged("e2e", "</svg>\x00\u202e<script>", 2.0, 0.95, "<p95>")
-    svg = charts.latency_chart(factories.judgement().curves, judged, "k", "</svg><script>", "&\x01")
+    svg = charts.latency_chart(factories.judgement().curves, (judged,), "k", "</svg><script>", "&\x01")
     assert svg is not None
     assert "<script" not in svg
     assert "</svg>\\u0000\\u202e<script>" in texts(svg)
@@ -91,11 +96,13 @@ def test_one_sample_and_one_bin_are_enough() -> None:
 
 
 def test_other_limits_do_not_touch_the_latency_panel() -> None:
-    svg = charts.timeline_chart(
-        factories.judgement().timeline, None, 0.0, charts.Judged("ttft", "limit 1 s", 1.0), "k", "t", "d"
-    )
-    assert svg is not None
-    assert "E2E latency" in texts(svg)
+    dashed = 'stroke-dasharray="2,3"'
+    points = factories.judgement().timeline
+    without = drawn(charts.timeline_panels(points, None, 0.0, charts.Judged("ttft", "limit 1 s", 1.0)))
+    with_limit = drawn(charts.timeline_panels(points, None, 0.0, charts.Judged("e2e", "limit 1 s", 1.0)))
+    assert without is not None
+    assert with_limit is not None
+    assert (without.count(dashed), with_limit.count(dashed)) == (0, 1)
 
 
 def test_merging_bins_keeps_counts_and_the_worst() -> None:
@@ -113,6 +120,21 @@ def test_merging_bins_keeps_counts_and_the_worst() -> None:
 )
 def test_linear_ticks_are_round(top: float, most: int, ticks: list[float]) -> None:
     assert charts.linear_ticks(top, most) == ticks
+
+
+def test_every_limit_of_a_drawn_metric_is_drawn_once() -> None:
+    judged = (
+        JUDGED,
+        charts.Judged("e2e", "limit 2 s", 2.0, 0.5, "p50"),
+        charts.Judged("ttft", "limit 1 s", 1.0, 0.9, "p90"),
+    )
+    svg = charts.latency_chart(
+        factories.judgement().curves[:2], (*judged, charts.Judged("tpot", "limit 9 s", 9.0)), "k", "t", "d"
+    )
+    assert svg is not None
+    shown = texts(svg)
+    assert [text for text in shown if text.startswith("limit")] == ["limit 1 s", "limit 2 s"]
+    assert {"p95", "p50", "p90"} <= set(shown)
 
 
 def test_log_ticks_are_round_and_few() -> None:

@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 import pytest
 
 from harness.judgement import Judgement, TelemetryLine, TelemetrySummary
-from reports import html, telemetry
+from reports import cell_figures, html, telemetry
 from reports.parts import Table
 from tests import factories
 
 GPU_ROWS = {"GPU utilisation", "GPU memory, GiB", "GPU power, W"}
-ROWS = {"Requests at the server", "KV cache in use", "CPU, cores"}
+ROWS = {"At the server: running; waiting dashed", "KV cache in use", "CPU, cores: server; load generator dashed"}
 
 
 def cell(found: TelemetrySummary | None) -> Judgement:
@@ -21,9 +21,8 @@ def cell(found: TelemetrySummary | None) -> Judgement:
 
 
 def figure_texts(judgement: Judgement) -> list[str]:
-    figure = telemetry.figure(judgement, "a", "stack in scenario")
-    assert figure is not None
-    return [found.text or "" for found in ElementTree.fromstring(figure.image).iter("text")]
+    course = cell_figures.build(judgement, "a")[-1]
+    return [found.text or "" for found in ElementTree.fromstring(course.image).iter("text")]
 
 
 def without_gpus(found: TelemetrySummary) -> TelemetrySummary:
@@ -49,6 +48,18 @@ def test_every_row_is_drawn_once_with_one_time_axis() -> None:
     assert texts.count("Time since all users were up") == 1
 
 
+def test_server_and_client_share_one_axis() -> None:
+    texts = figure_texts(cell(factories.telemetry()))
+    assert texts.index("E2E latency: p95, p50 dashed") < texts.index("At the server: running; waiting dashed")
+    alone = figure_texts(cell(None))
+    assert alone.count("Time since all users were up") == 1
+
+
+def test_several_gpus_say_how_they_are_joined() -> None:
+    texts = figure_texts(cell(factories.telemetry(gpus=4)))
+    assert {"GPU utilisation, mean of 4 GPUs", "GPU power, W, sum of 4 GPUs"} <= set(texts)
+
+
 def test_without_a_gpu_no_row_column_or_fact_of_one() -> None:
     found = without_gpus(factories.telemetry())
     assert not GPU_ROWS & set(figure_texts(cell(found)))
@@ -60,7 +71,7 @@ def test_the_axis_is_the_timelines() -> None:
     """Readings from before the first user and after the last answer would stretch it."""
     early = TelemetryLine(name="running", t_s=(-500.0, 10.0, 5000.0), values=(9.0, 3.0, 9.0))
     judgement = cell(factories.telemetry(lines=(early,)))
-    assert "Requests at the server" in figure_texts(judgement)
+    assert "At the server: running; waiting dashed" in figure_texts(judgement)
     assert telemetry._points(early, 2.0, (-10.0, 190.0)) == [{"x": 10.0, "y": 6.0}]
 
 
@@ -92,7 +103,7 @@ def test_facts_say_energy_throttling_preemptions_and_failures() -> None:
 def test_a_cell_without_telemetry_has_no_such_part() -> None:
     page = html.render([cell(None)])
     assert "Server and host" not in page
-    assert telemetry.figure(cell(None), "a", "b") is None
+    assert telemetry.panels(cell(None)) == []
     assert telemetry.table(None) is None
 
 
@@ -112,13 +123,13 @@ def test_hostile_texts_are_escaped() -> None:
 
 
 def test_fifteen_cells_would_stay_light() -> None:
-    long = factories.timeline(1.0, 100, seconds=1800)
+    long = factories.timeline(1.0, 100, seconds=150)  # more bins than a judgement ever has
     cells = [
         factories.judgement(stack=f"stack-{n}", timeline=long, telemetry=factories.telemetry(seconds=1800, gpus=8))
         for n in range(2)
     ]
     one, two = (html.render(cells[:count]) for count in (1, 2))
-    assert len(one.encode()) + 14 * (len(two.encode()) - len(one.encode())) < 1_000_000
+    assert len(one.encode()) + 14 * (len(two.encode()) - len(one.encode())) < 2_000_000
     charts = re.findall(r'<svg class="chart".*?</svg>', two, re.DOTALL)
-    assert len(charts) == 6
+    assert len(charts) == 2 * 3 + 1
     assert not [chart for chart in charts if "http" in chart]
