@@ -155,6 +155,9 @@ class _Pair:
                 return f"{self.b.label} is {told} ({counts})"
             case Finding.NO_DIFFERENCE:
                 told = "; ".join(f"{each.label} {_change(each)}" for each in headline if each.effect is not None)
+                alone = [each.label for each in headline if each.finding in (Finding.BETTER, Finding.WORSE)]
+                if alone:
+                    told += f"; taken alone {' and '.join(alone)} would differ, but of several one may by chance"
                 return f"no difference shown between {self.b.label} and {self.a.label}: {told} ({counts})"
             case Finding.TOO_FEW:
                 return (

@@ -229,6 +229,7 @@ def test_holm_needs_more_of_each_of_many_metrics() -> None:
     four = pair(a, b, interleaved=True, headline=("e2e_p95", "e2e_p50", "ttft_p50", "ttft_p95"))
     assert 0.0125 < (alone.differences[1].p_value or 0) < 0.05
     assert (alone.finding, four.finding) == (Finding.WORSE, Finding.NO_DIFFERENCE)
+    assert "taken alone p95(E2E) would differ, but of several one may by chance" in four.sentence
 
 
 positive = st.floats(0.01, 100)
