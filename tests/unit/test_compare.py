@@ -313,7 +313,10 @@ def test_all_failures() -> None:
     }
     assert found.finding is Finding.WORSE
     assert pair(bad, good).finding is Finding.BETTER
-    assert pair(bad, bad.model_copy(update={"label": "C"})).finding is Finding.NO_DIFFERENCE
+    both = pair(bad, bad.model_copy(update={"label": "C"}))
+    assert both.finding is Finding.NOT_MEASURED
+    assert both.sentence.startswith("not measured: p95(E2E): so many requests failed")
+    assert both.differences[-1].reason == "it is 0 in every launch of both arms"
 
 
 def test_no_variance_and_no_difference() -> None:
