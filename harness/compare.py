@@ -155,14 +155,29 @@ class _Pair:
                 return f"{self.b.label} is {told} ({counts})"
             case Finding.NO_DIFFERENCE:
                 told = "; ".join(f"{each.label} {_change(each)}" for each in headline if each.effect is not None)
+                alone = [each.label for each in headline if each.finding in (Finding.BETTER, Finding.WORSE)]
+                if alone:
+                    told += f"; taken alone {' and '.join(alone)} would differ, but of several one may by chance"
                 return f"no difference shown between {self.b.label} and {self.a.label}: {told} ({counts})"
+            case Finding.TOO_FEW if min(len(self.used_a), len(self.used_b)) >= FEWEST_LAUNCHES:
+                return f"too few samples for {_unsaid(headline, finding)} ({counts})"
             case Finding.TOO_FEW:
                 return (
                     f"too few samples to say anything of the stacks: {counts}, and a verdict needs "
                     f"{FEWEST_LAUNCHES} of each with enough requests"
                 )
+            case _ if headline:
+                return f"not measured: {_unsaid(headline, finding)} ({counts})"
             case _:
                 return f"no metric of the headline was measured in both {self.a.label} and {self.b.label} ({counts})"
+
+
+def _unsaid(headline: Sequence[Difference], finding: Finding) -> str:
+    """Headline metrics of a finding, and why the first of them is one; what is known of the rest."""
+    found = [each for each in headline if each.headline_finding is finding]
+    rest = [f"{each.label} {_change(each)}" for each in headline if each not in found and each.effect is not None]
+    told = f"{', '.join(each.label for each in found)}: {found[0].reason}"
+    return f"{told}; no difference shown in {'; '.join(rest)}" if rest else told
 
 
 def _change(each: Difference) -> str:
@@ -178,7 +193,7 @@ def _change(each: Difference) -> str:
 def _whole(found: Sequence[Finding | None]) -> Finding:
     if Finding.BETTER in found and Finding.WORSE in found:
         return Finding.MIXED
-    for finding in (Finding.WORSE, Finding.BETTER, Finding.NO_DIFFERENCE, Finding.TOO_FEW):
+    for finding in (Finding.WORSE, Finding.BETTER, Finding.TOO_FEW, Finding.NOT_MEASURED, Finding.NO_DIFFERENCE):
         if finding in found:
             return finding
     return Finding.NOT_MEASURED

@@ -115,7 +115,7 @@ def difference(
             return frame.model_copy(update={"reason": f"no round has a {metric.label} of both arms"})
     values_a, values_b = ([x.values[name] for x in arm] for arm in (known_a, known_b))
     if not all(map(math.isfinite, (*values_a, *values_b))):
-        why = "so many requests failed that it is no number: see the error rate"
+        why = "so many requests failed or were unfinished that it is no number: see the SLO attainment"
         return frame.model_copy(update={"a": _mean(values_a, metric), "b": _mean(values_b, metric), "reason": why})
     scale = _scale(metric, values_a, values_b)
     if scale is None:
@@ -164,6 +164,8 @@ def _decide(frame: Difference, estimate: _Estimate, p_value: float, scale: _Scal
     asked = f"{least * 100:g}{' points' if frame.kind == 'share' else '%'}"
     matters = abs(estimate.difference) >= scale.least(least)
     certain = p_value < alpha_of(rules.confidence)
+    if frame.kind == "ratio" and frame.a == frame.b == 0:
+        return Finding.NO_DIFFERENCE, "it is 0 in every launch of both arms"
     if certain and matters:
         lower = estimate.difference < 0
         finding = Finding.BETTER if lower == (frame.better == "lower") else Finding.WORSE

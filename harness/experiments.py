@@ -144,7 +144,7 @@ class Experiment(Spec):
     headline: tuple[str, ...] = ()
     """Metrics of the headline; empty: those of the scenario's SLA."""
     repeat: Zipf | None = None
-    launches: Annotated[int, Field(ge=3)] = 3
+    launches: Annotated[int, Field(ge=3)] = 5
     note: str = ""
     """What the experiment cannot show."""
 

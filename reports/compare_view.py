@@ -26,7 +26,7 @@ MEANINGS = {
     Finding.MIXED: "Of the headline as a whole: better in one metric and worse in another.",
     Finding.NO_DIFFERENCE: "Nothing that matters was shown; the reason says whether it is excluded or merely not seen.",
     Finding.TOO_FEW: "Fewer than three launches of an arm, or too few requests for the percentile.",
-    Finding.NOT_MEASURED: "One arm does not have the metric, or so many requests failed that it is no number.",
+    Finding.NOT_MEASURED: "One arm lacks the metric, or so many requests failed that it is no number.",
 }
 
 

@@ -26,7 +26,9 @@ def compare(
     interleave: Annotated[bool, typer.Option("--interleave", help="Launch the arms in turn, and compare.")] = False,
     experiment: Annotated[str | None, typer.Option(help="Launch an experiment of the catalog in turn.")] = None,
     scenario: Annotated[str | None, typer.Option(help="Scenario of --interleave.")] = None,
-    launches: Annotated[int | None, typer.Option(help="Launches of each arm (default: 3).")] = None,
+    launches: Annotated[
+        int | None, typer.Option(help="Launches of each arm (default: 3, or the experiment's).")
+    ] = None,
     profile: Annotated[str, typer.Option(help="How long each launch is: quick or full.")] = "quick",
     users: Annotated[int | None, typer.Option(help="Users of every arm that names none.")] = None,
     run_time: Annotated[float | None, typer.Option(help="Seconds of load of each launch, warm-up included.")] = None,

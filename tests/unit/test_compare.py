@@ -229,6 +229,7 @@ def test_holm_needs_more_of_each_of_many_metrics() -> None:
     four = pair(a, b, interleaved=True, headline=("e2e_p95", "e2e_p50", "ttft_p50", "ttft_p95"))
     assert 0.0125 < (alone.differences[1].p_value or 0) < 0.05
     assert (alone.finding, four.finding) == (Finding.WORSE, Finding.NO_DIFFERENCE)
+    assert "taken alone p95(E2E) would differ, but of several one may by chance" in four.sentence
 
 
 positive = st.floats(0.01, 100)
@@ -312,7 +313,10 @@ def test_all_failures() -> None:
     }
     assert found.finding is Finding.WORSE
     assert pair(bad, good).finding is Finding.BETTER
-    assert pair(bad, bad.model_copy(update={"label": "C"})).finding is Finding.NO_DIFFERENCE
+    both = pair(bad, bad.model_copy(update={"label": "C"}))
+    assert both.finding is Finding.NOT_MEASURED
+    assert both.sentence.startswith("not measured: p95(E2E): so many requests failed")
+    assert both.differences[-1].reason == "it is 0 in every launch of both arms"
 
 
 def test_no_variance_and_no_difference() -> None:

@@ -212,7 +212,7 @@ def test_an_interrupt_starts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_experiment_can_be_launched(name: str) -> None:
     trial = trial_of(CATALOG, name, real=False)
     made = turns(CATALOG, trial)
-    assert len(made) == 3 * len(trial.arms)
+    assert len(made) == 5 * len(trial.arms)
     assert all(turn.cell.emulated and not turn.cell.refusal for turn in made)
     if CATALOG.experiments[name].real:
         real = turns(CATALOG, trial_of(CATALOG, name, real=True))
