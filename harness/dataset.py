@@ -15,6 +15,7 @@ import numpy.typing as npt
 from harness.arrivals import TraceArrivals
 from harness.catalog import WORKLOADS
 from harness.errors import SpecError
+from harness.expected import problem_of
 from harness.spec import Workload
 
 
@@ -30,7 +31,7 @@ class WorkloadData:
 _REQUIRED: dict[str, tuple[tuple[str, type], ...]] = {
     "conversation": (("turns", list),),
     "brief": (("brief", str),),
-    "translation": (("text", str), ("references", dict)),
+    "translation": (("text", str),),
     "dataset": (),
 }
 
@@ -134,6 +135,12 @@ def _problem(entry: Any, kind: str) -> str:
     for key, kind_of in _REQUIRED[kind]:
         if not isinstance(entry.get(key), kind_of) or not entry[key]:
             return f"needs '{key}', a non-empty {'text' if kind_of is str else kind_of.__name__}"
+    if kind == "translation":
+        found = _reference_problem(entry)
+        if found:
+            return found
+    if found := problem_of(entry):
+        return found
     if kind != "dataset":
         return ""
     tokens = entry.get("output_tokens", 1)
@@ -149,6 +156,18 @@ def _problem(entry: Any, kind: str) -> str:
             return "each message needs a role: system, user or assistant"
         if not isinstance(message.get("content"), str):
             return "each message needs 'content', a text"
+    return ""
+
+
+def _reference_problem(entry: dict[str, Any]) -> str:
+    """One reference for each language, or one text for the entry's own ``target_language``."""
+    references = entry.get("references")
+    if entry.get("target_language") and entry.get("reference") and references is None:
+        return ""
+    if not isinstance(references, dict) or not references:
+        return "needs 'references', a non-empty dict, or 'reference' with its 'target_language'"
+    if not all(isinstance(text, str) and text for text in references.values()):
+        return "each of 'references' needs to be a text"
     return ""
 
 

@@ -14,10 +14,21 @@ import jinja2
 from typing_extensions import override
 
 from harness.dataset import WorkloadData
+from harness.expected import as_written, expected_of
 from harness.records import Message, Prompt
 from harness.spec import Workload
 
-LANGUAGES = {"en": "English", "fr": "French", "de": "German", "es": "Spanish"}
+LANGUAGES = {
+    "en": "English",
+    "fr": "French",
+    "de": "German",
+    "es": "Spanish",
+    "it": "Italian",
+    "nl": "Dutch",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "sv": "Swedish",
+}
 """Names used in prompts; a code that is not here is used as it is."""
 
 _VOCABULARY = (
@@ -115,14 +126,14 @@ class _Conversation:
         self.turns = turns
         self.workload = workload
 
+        # Facts are those of the question that opens the conversation; what it is about stays through all turns.
+        first = expected_of(entry, kind="chatbot")
+        later = first.model_copy(update={"reference": (), "facts": (), "forbidden": (), "rubric": None, "words": None})
+        self._first, self._later = as_written(first), as_written(later)
+
     def prompt(self, turn: int, messages: tuple[Message, ...]) -> Prompt:
-        return Prompt(
-            prompt_id=f"{self.entry['id']}/{turn}",
-            messages=messages,
-            output_tokens=self.workload.output_tokens,
-            forced=self.workload.output_length == "forced",
-            difficulty=str(self.entry.get("difficulty", "")),
-        )
+        expected = self._first if turn == 1 else self._later
+        return _prompt(f"{self.entry['id']}/{turn}", messages, self.workload, self.entry, expected)
 
 
 class _Synthetic(PromptSource):
@@ -187,14 +198,15 @@ def _briefs(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
     template = data.user_template or "{{ brief }}"
     for entry in data.entries:
         messages = (*_opening(data, entry), Message("user", _render(template, entry)))
-        yield _prompt(str(entry["id"]), messages, workload, entry)
+        yield _prompt(str(entry["id"]), messages, workload, entry, as_written(expected_of(entry, kind="content")))
 
 
 def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
     template = data.user_template or "{{ text }}"
+    languages = sorted({language for entry in data.entries for language in _languages(entry, workload)})
     for entry in data.entries:
-        source = str(entry.get("source_language", "en"))
-        for target in workload.target_languages:
+        source, *targets = _languages(entry, workload)
+        for target in targets:
             values = {
                 **entry,
                 "source": source,
@@ -203,8 +215,16 @@ def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
                 "target_name": LANGUAGES.get(target, target),
             }
             messages = (*_opening(data, values), Message("user", _render(template, values)))
-            references = {target: entry["references"][target]} if target in entry["references"] else {}
-            yield _prompt(f"{entry['id']}/{target}", messages, workload, entry, references)
+            known = {"kind": "translation", "source_language": source, "target_language": target}
+            reference = entry.get("references", {}).get(target, entry.get("reference", ()))
+            expected = expected_of(entry, **known, languages=languages, reference=reference)
+            yield _prompt(f"{entry['id']}/{target}", messages, workload, entry, as_written(expected))
+
+
+def _languages(entry: dict[str, Any], workload: Workload) -> tuple[str, ...]:
+    """The source's, then the targets': the entry's own where it has one reference, else the workload's."""
+    own = entry.get("target_language")
+    return (str(entry.get("source_language", "en")), *((str(own),) if own else workload.target_languages))
 
 
 def _dataset_prompt(entry: dict[str, Any], workload: Workload) -> Prompt:
@@ -215,7 +235,16 @@ def _dataset_prompt(entry: dict[str, Any], workload: Workload) -> Prompt:
     asked = entry.get("output_tokens")
     if isinstance(asked, int) and asked > 0:
         workload = workload.model_copy(update={"output_tokens": asked})
-    return _prompt(str(entry["id"]), messages, workload, entry)
+    return _prompt(str(entry["id"]), messages, workload, entry, as_written(expected_of(entry, kind=_kind(entry))))
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    """What a user's own prompt is, by what it expects."""
+    if entry.get("target_language"):
+        return "translation"
+    if entry.get("rubric") or entry.get("words"):
+        return "content"
+    return "chatbot" if any(entry.get(name) for name in ("facts", "forbidden", "topic_words")) else ""
 
 
 def _prompt(
@@ -223,7 +252,7 @@ def _prompt(
     messages: tuple[Message, ...],
     workload: Workload,
     entry: dict[str, Any],
-    references: dict[str, str] | None = None,
+    expected: dict[str, Any] | None = None,
 ) -> Prompt:
     return Prompt(
         prompt_id=prompt_id,
@@ -231,5 +260,5 @@ def _prompt(
         output_tokens=workload.output_tokens,
         forced=workload.output_length == "forced",
         difficulty=str(entry.get("difficulty", "")),
-        references=references or {},
+        expected=expected or {},
     )
