@@ -75,6 +75,7 @@ class Cell(Record):
     connection: Connection
     reduced: bool = False
     overrides: dict[str, str] = {}
+    shortened_from: int = 0
     region: str = ""
     seed: int = 0
     faults: str = ""
@@ -129,6 +130,7 @@ class Cell(Record):
             gpu_facts=self.gpu_facts,
             reduced=self.reduced,
             overrides=self.overrides,
+            shortened_from=self.shortened_from,
             region=self.region,
             stream=self.connection.stream,
             seeds=self.seeds(),
@@ -227,6 +229,9 @@ def build_cell(
         reduced=reduction is not None
         and ((arrivals is None and users < scenario.users) or workload.output_tokens < scenario.workload.output_tokens),
         overrides=overrides.as_text(),
+        shortened_from=scenario.workload.output_tokens
+        if workload.output_tokens < scenario.workload.output_tokens
+        else 0,
         region=region,
         seed=seed,
         faults=faults,

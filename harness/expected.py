@@ -1,16 +1,15 @@
 """What an acceptable answer to a prompt has: the optional fields of a workload's data file.
 
-``reference`` and languages belong to translations, ``facts``, ``forbidden`` and ``topic_words`` to questions, ``rubric``
-to briefs; any entry may have any of them. ``split`` says whether an entry may be used to tune something.
+``reference`` and languages belong to translations, ``facts``, ``forbidden`` and ``topic_words`` to questions and
+``rubric`` to briefs; any entry may have any of them. ``split`` says whether an entry may be used to tune something.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from typing_extensions import Self
 
 from harness.records import Record
 

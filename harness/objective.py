@@ -67,7 +67,8 @@ class Objective:
     """One check of an SLA.
 
     ``limit`` is in base units: seconds for latencies, a share for ``error_rate`` and ``good_share``, requests per
-    second for rates, 0 to 1 for scores. ``quality(chrf)`` has the metric ``chrf`` and the aggregate ``quality``. ``allowed_rate`` is the share of requests that may violate a percentile
+    second for rates, 0 to 1 for scores. ``quality(chrf)`` has the metric ``chrf`` and the aggregate ``quality``.
+    ``allowed_rate`` is the share of requests that may violate a percentile
     objective (exactly 1 - percentile/100, computed in decimal), ``None`` for the rest.
     """
 

@@ -154,7 +154,7 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
             partial.replace(directory / SAMPLES)
             live.unlink()
         seal_telemetry(directory)
-        digests = {name: _digest(directory / name) for name in _sealed_files(directory)}
+        digests = {name: file_digest(directory / name) for name in _sealed_files(directory)}
         sealed = manifest.model_copy(update={"sealed": True, "digests": digests})
         write_atomically(directory / MANIFEST, sealed.model_dump_json(indent=1))
         return sealed
@@ -241,7 +241,7 @@ class RunReader:
         return tuple(
             name
             for name, digest in digests.items()
-            if not (self.directory / name).exists() or _digest(self.directory / name) != digest
+            if not (self.directory / name).exists() or file_digest(self.directory / name) != digest
         )
 
 
@@ -309,7 +309,8 @@ def _sealed_files(directory: Path) -> list[str]:
     return [name for name in names if (directory / name).exists()]
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """``sha256:...``."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 

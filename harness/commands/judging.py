@@ -20,10 +20,12 @@ def judge(
     from harness.console import print_judgements
     from harness.judge import judge as judge_one
     from harness.judge import write_judgement
+    from harness.quality_run import ensure_scored
     from harness.runlog import run_directories
 
     judgements = []
     for directory in run_directories(run_dir):
+        ensure_scored(directory)
         judgements.append(judge_one(directory))
         write_judgement(directory, judgements[-1])
     path = write_report(judgements, run_dir / "report.html", loaded_catalog(catalog)) if report else None

@@ -9,7 +9,7 @@ from harness.quality.answer import Answer
 
 LONG_ENOUGH = 20
 """Words from which prose without any end mark counts as cut off, where the server does not say why it stopped."""
-_ENDS = tuple(".!?…:;)]}\"'»”’*`|。！？-")
+_ENDS = tuple(".!?…:;)]}\"'»”’*`|\u3002\uff01\uff1f-")
 SCRIPTS = {
     **dict.fromkeys(("el",), "GREEK"),
     **dict.fromkeys(("ru", "uk", "bg", "sr"), "CYRILLIC"),

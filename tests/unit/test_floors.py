@@ -19,6 +19,13 @@ ROOMS = ("harness", "servers", "reports", "locustfiles")
 FLOORS: dict[str, int] = {
     "harness": 0,
     "harness.records": 0,
+    "harness.quality_file": 1,
+    "harness.quality_join": 5,
+    "harness.scored": 2,
+    "harness.quality_evidence": 2,
+    "harness.quality_summary": 2,
+    "harness.quality_run": 5,
+    "harness.quality_worker_main": 5,
     "harness.errors": 0,
     "harness.certificate": 0,
     "harness.judgement": 0,

@@ -189,7 +189,7 @@ def test_what_is_wrong_is_found_and_nothing_else(text: str, name: str, value: fl
         ("1.900 psi", "1900 psi"),
         ("Café  Zürich!", "cafe zurich"),
         ("don’t", "don't"),
-        ("９:00", "9 00"),
+        ("\uff19:00", "9 00"),
         ("4.90 EUR", "4 90 eur"),
     ],
 )
@@ -256,9 +256,9 @@ def test_a_passage_four_times_in_a_row_is_a_loop(passage: list[str], before: int
         ("All is well.", "stop", 1),
         ("All is", "length", 0),
         ("  \n", "stop", 0),
-        ("an answer of which nobody says why it ended and that is long enough to need an end mark somewhere but has no", "", 0),
+        ("nobody says why this one ended, it is long enough to need an end mark somewhere, and it has none at all", "", 0),
         ("a short answer", "", 1),
-        ("Ends as it should, although nobody says why, with twenty words or more in it, and then a full stop here.", "", 1),
+        ("Ends as it should, although nobody says why, with twenty words or more, and then a full stop.", "", 1),
     ],
 )  # fmt: skip
 def test_cut_off(text: str, finish_reason: str, value: float) -> None:
@@ -267,7 +267,8 @@ def test_cut_off(text: str, finish_reason: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     "leak",
-    ["Hello<|im_end|>", "[INST] Hi", "</s>", "Assistant: hello", "### Response", "Dear {{ name }}", ">>fr<< Salut", "caf\ufffd", "<think>"],
+    ["Hello<|im_end|>", "[INST] Hi", "</s>", "Assistant: hello", "### Response", "Dear {{ name }}", ">>fr<< Salut",
+     "caf\ufffd", "<think>"],
 )  # fmt: skip
 def test_what_shows_the_machinery(leak: str) -> None:
     assert brief(leak)["clean"] == 0
