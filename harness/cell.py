@@ -198,7 +198,8 @@ def build_cell(
     think, workload, users = scenario.think_time, scenario.workload, scenario.users
     if reduction is not None:
         users = reduction.users
-        workload = workload.model_copy(update={"output_tokens": reduction.output_tokens})
+        # So few requests that every text is kept.
+        workload = workload.model_copy(update={"output_tokens": reduction.output_tokens, "output_share": 1.0})
         timing = reduction.timing or timing
         if reduction.think_mean_s is not None:
             think = _with_mean(think, reduction.think_mean_s, "shortened: this engine is a stand-in")

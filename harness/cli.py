@@ -14,7 +14,7 @@ from harness.errors import ExitCode, HarnessError
 try:
     import typer
 
-    from harness.commands import catalog, installing, judging, run, serving
+    from harness.commands import catalog, installing, judging, quality, run, serving
 except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack trace, as it does later
     sys.exit(ExitCode.INTERRUPTED)
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "judge": judging.judge,
     "report": judging.report,
+    "score": quality.score,
     "serve": serving.serve,
     "install": installing.install,
     "models": installing.models,

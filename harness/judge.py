@@ -36,7 +36,7 @@ from harness.quality_summary import quality_summary
 from harness.records import SpendFacts
 from harness.regions import region_results
 from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
-from harness.scored import NOT_SCORED
+from harness.scored import NOT_SCORED, Scored
 from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.statistics import nearest_rank, rank_bounds
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
@@ -83,7 +83,9 @@ def judge(run_dir: Path, *, claim: ClaimAudit | None = None, cost: CostSummary |
     verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
     kept = measured(manifest.scenario.sla, streamed=manifest.stream, quality=quality)
     good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
-    answers = quality_summary(judged, quality, scoring, good, bad, terms.confidence) if scoring else None
+    answers = None
+    if isinstance(quality, Scored) and scoring is not None:
+        answers = quality_summary(judged, quality, scoring, good, bad, terms.confidence)
     acceptable = answers.acceptable_on_time if answers is not None and answers.acceptable_on_time is not None else 1.0
     known = int((good | bad).sum())
     attained = int(good.sum()) / known if known else None

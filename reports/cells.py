@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.certificate import Certificate, Spread
 from harness.judgement import CheckResult, CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount
-from reports import charts, checks, claims, figures, regions, replicas, telemetry
+from reports import charts, checks, claims, figures, quality, regions, replicas, telemetry
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
@@ -50,6 +50,7 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         _outcomes(judgement),
         replicas.table(judgement),
         _prompts(judgement),
+        quality.table(judgement),
         telemetry.table(judgement.telemetry),
     )
     groups = (
@@ -368,7 +369,7 @@ def _cost(judgement: Judgement) -> Group | None:
 def _quality(judgement: Judgement) -> Group | None:
     if not judgement.quality_word and not judgement.quality_note:
         return None
-    return Group("Quality", (Fact("Quality", judgement.quality_word or figures.MISSING),), judgement.quality_note)
+    return Group("Quality", quality.facts(judgement), judgement.quality_note)
 
 
 def _server(judgement: Judgement) -> Group | None:

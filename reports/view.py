@@ -10,8 +10,8 @@ from harness.errors import ExitCode
 from harness.judgement import Judgement, Mark, Verdict
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
-from reports import cells, checks, claims, figures, recommendations
-from reports.parts import Chip, Column, Fact, Item, Table, badges
+from reports import cells, checks, claims, figures, quality, recommendations
+from reports.parts import Chip, Column, Fact, Figure, Item, Table, badges
 
 VERDICT_MEANINGS = {
     Verdict.PASS: "The SLA is met: even the upper bound of the violation rate is within what the SLA allows.",
@@ -82,6 +82,7 @@ class Page:
     advice: tuple[recommendations.Advice, ...]
     claims: tuple[Table, ...]
     expected: tuple[Table, ...]
+    quality: tuple[Figure, ...]
     cells: tuple[cells.Cell, ...]
     verdicts: tuple[Meaning, ...]
     marks: tuple[Meaning, ...]
@@ -113,6 +114,7 @@ def build(
         ),
         claims=_tables(claims.audit(name, titles[name], judgements, plan_rows, links) for name in scenarios),
         expected=_tables(claims.expected(name, titles[name], plan_rows, links) for name in scenarios),
+        quality=quality.figures_over_load(judgements),
         cells=tuple(cells.build(each, name) for each, name in zip(judgements, names, strict=True)),
         verdicts=tuple(
             Meaning(Chip.of(verdict), "", text, str(int(verdict.exit_code)))

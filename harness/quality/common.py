@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 
 from harness.quality.answer import Answer
 
@@ -50,7 +51,7 @@ def script(answer: Answer) -> float | None:
     language = answer.expected.target_language or "en"
     if language in _SEVERAL:
         return None
-    letters = [letter for letter in answer.text if letter.isalpha()]
+    letters = {letter: count for letter, count in Counter(answer.text).items() if letter.isalpha()}
     wanted = SCRIPTS.get(language, "LATIN")
-    right = sum(unicodedata.name(letter, "").startswith(wanted) for letter in letters)
-    return right / len(letters) if letters else 0.0
+    right = sum(count for letter, count in letters.items() if unicodedata.name(letter, "").startswith(wanted))
+    return right / sum(letters.values()) if letters else 0.0

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import numpy as np
+
 from harness.quality.answer import Answer
 from harness.quality.texts import normalised, share_held, words
 
@@ -97,10 +99,11 @@ def distinct(answer: Answer) -> float | None:
 
 def loops(found: list[str]) -> bool:
     """Whether some passage comes :data:`LOOP_TURNS` times in a row."""
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(word, len(numbers)) for word in found])
     for size in range(1, min(LONGEST_LOOP, len(found) // LOOP_TURNS) + 1):
-        run = 0
-        for place in range(size, len(found)):
-            run = run + 1 if found[place] == found[place - size] else 0
-            if run >= size * (LOOP_TURNS - 1):
-                return True
+        breaks = np.flatnonzero(codes[size:] != codes[:-size])
+        edges = np.concatenate(([-1], breaks, [len(codes) - size]))
+        if np.diff(edges).max() > size * (LOOP_TURNS - 1):  # words in a row that are those of one passage before
+            return True
     return False

@@ -61,6 +61,8 @@ FLOORS: dict[str, int] = {
     "harness.spend": 2,
     "harness.paid": 2,
     "harness.quality.*": 2,
+    "harness.quality.llm_judge": 3,
+    "harness.quality_judging": 5,
     "harness.roofline": 2,
     "harness.candidates": 2,
     "harness.recommend": 2,

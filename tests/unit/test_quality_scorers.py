@@ -256,7 +256,7 @@ def test_a_passage_four_times_in_a_row_is_a_loop(passage: list[str], before: int
         ("All is well.", "stop", 1),
         ("All is", "length", 0),
         ("  \n", "stop", 0),
-        ("nobody says why this one ended, it is long enough to need an end mark somewhere, and it has none at all", "", 0),
+        ("nobody says why it ended, it is long enough to need an end mark, and has none" + " at all" * 4, "", 0),
         ("a short answer", "", 1),
         ("Ends as it should, although nobody says why, with twenty words or more, and then a full stop.", "", 1),
     ],
