@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class WorkloadData:
     entries: tuple[dict[str, Any], ...] = ()
     system_template: str = ""
     user_template: str = ""
+    expected: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By a prompt's id, what lies in ``<stem>.references.jsonl`` beside the data."""
 
 
 _REQUIRED: dict[str, tuple[tuple[str, type], ...]] = {
@@ -33,6 +35,7 @@ _REQUIRED: dict[str, tuple[tuple[str, type], ...]] = {
     "brief": (("brief", str),),
     "translation": (("text", str),),
     "dataset": (),
+    "references": (("id", str),),
 }
 
 
@@ -52,12 +55,13 @@ def read_workload(workload: Workload) -> WorkloadData:
         system = _text(folder / f"{workload.templates}.system.j2")
         user = _text(folder / f"{workload.templates}.user.j2")
     path = Path(workload.data or "")
-    entries = _entries(path if path.is_absolute() else WORKLOADS / path, workload.kind)
+    path = path if path.is_absolute() else WORKLOADS / path
+    entries = _entries(path, workload.kind)
     if workload.difficulty != "mixed":
         entries = [entry for entry in entries if entry.get("difficulty") == workload.difficulty]
         if not entries:
             raise SpecError([f"{path}: no entry has difficulty '{workload.difficulty}'"])
-    return WorkloadData(tuple(entries), system, user)
+    return WorkloadData(tuple(entries), system, user, _references(path))
 
 
 def read_trace(trace: TraceArrivals) -> npt.NDArray[np.float64]:
@@ -157,6 +161,13 @@ def _problem(entry: Any, kind: str) -> str:
         if not isinstance(message.get("content"), str):
             return "each message needs 'content', a text"
     return ""
+
+
+def _references(path: Path) -> dict[str, dict[str, Any]]:
+    beside = path.with_name(f"{path.stem}.references.jsonl")
+    if not beside.exists():
+        return {}
+    return {str(entry["id"]): entry for entry in _entries(beside, "references")}
 
 
 def _reference_problem(entry: dict[str, Any]) -> str:

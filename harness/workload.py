@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -119,7 +119,12 @@ class _Conversations(PromptSource):
 
 class _Conversation:
     def __init__(
-        self, entry: dict[str, Any], opening: tuple[Message, ...], turns: list[str], workload: Workload
+        self,
+        entry: dict[str, Any],
+        opening: tuple[Message, ...],
+        turns: list[str],
+        workload: Workload,
+        known: Mapping[str, dict[str, Any]],
     ) -> None:
         self.entry = entry
         self.opening = opening
@@ -129,11 +134,14 @@ class _Conversation:
         # Facts are those of the question that opens the conversation; what it is about stays through all turns.
         first = expected_of(entry, kind="chatbot")
         later = first.model_copy(update={"reference": (), "facts": (), "forbidden": (), "rubric": None, "words": None})
-        self._first, self._later = as_written(first), as_written(later)
+        own = {turn: known.get(f"{entry['id']}/{turn}") for turn in range(1, len(turns) + 1)}
+        self._expected = {
+            turn: as_written(expected_of(beside, kind="chatbot") if beside else first if turn == 1 else later)
+            for turn, beside in own.items()
+        }
 
     def prompt(self, turn: int, messages: tuple[Message, ...]) -> Prompt:
-        expected = self._first if turn == 1 else self._later
-        return _prompt(f"{self.entry['id']}/{turn}", messages, self.workload, self.entry, expected)
+        return _prompt(f"{self.entry['id']}/{turn}", messages, self.workload, self.entry, self._expected[turn])
 
 
 class _Synthetic(PromptSource):
@@ -191,14 +199,15 @@ def _conversations(workload: Workload, data: WorkloadData) -> Iterator[_Conversa
     template = data.user_template or "{{ message }}"
     for entry in data.entries:
         turns = [_render(template, {**entry, "message": turn}) for turn in entry["turns"]]
-        yield _Conversation(entry, _opening(data, entry), turns, workload)
+        yield _Conversation(entry, _opening(data, entry), turns, workload, data.expected)
 
 
 def _briefs(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
     template = data.user_template or "{{ brief }}"
     for entry in data.entries:
         messages = (*_opening(data, entry), Message("user", _render(template, entry)))
-        yield _prompt(str(entry["id"]), messages, workload, entry, as_written(expected_of(entry, kind="content")))
+        expected = expected_of({**entry, **data.expected.get(str(entry["id"]), {})}, kind="content")
+        yield _prompt(str(entry["id"]), messages, workload, entry, as_written(expected))
 
 
 def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
@@ -216,8 +225,9 @@ def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
             }
             messages = (*_opening(data, values), Message("user", _render(template, values)))
             known = {"kind": "translation", "source_language": source, "target_language": target}
-            reference = entry.get("references", {}).get(target, entry.get("reference", ()))
-            expected = expected_of(entry, **known, languages=languages, reference=reference)
+            beside = data.expected.get(f"{entry['id']}/{target}", {})
+            own = entry.get("reference") or entry.get("references", {}).get(target, ())
+            expected = expected_of({"reference": own, **beside}, **known, languages=languages)
             yield _prompt(f"{entry['id']}/{target}", messages, workload, entry, as_written(expected))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.catalog import load_catalog
 from harness.dataset import WorkloadData, read_workload
+from harness.errors import SpecError
 from harness.records import Message, Prompt
 from harness.spec import Workload
 from harness.workload import PromptSource, prompt_sources
@@ -186,6 +189,26 @@ def test_facts_are_of_the_question_that_opens_a_conversation_and_its_topic_of_al
     found = {each.prompt_id: each.expected for each in (prompts.next("ok") for _ in range(5))}
     assert found["c/1"] == {"kind": "chatbot", "facts": [{"any": ["30 days"]}], "topic_words": ["return"]}
     assert found["c/2"] == {"kind": "chatbot", "topic_words": ["return"]}
+
+
+def test_what_lies_beside_the_data_is_of_one_prompt(tmp_path: Path) -> None:
+    lines = {
+        "mine.jsonl": [{"id": "c", "turns": ["t0", "t1"]}],
+        "mine.references.jsonl": [{"id": "c/2", "facts": [{"any": ["yes"]}], "reference": "Yes.", "split": "train"}],
+    }
+    for name, entries in lines.items():
+        (tmp_path / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    data = {"kind": "conversation", "data": str(tmp_path / "mine.jsonl"), "output_tokens": 20}
+    spec = Workload.model_validate(data)
+    prompts = prompt_sources(spec, read_workload(spec))(random.Random(1))
+    found = {each.prompt_id: each.expected for each in (prompts.next("ok") for _ in range(5))}
+    assert found["c/1"] == {"kind": "chatbot"}
+    assert found["c/2"] == {
+        "kind": "chatbot", "reference": ["Yes."], "facts": [{"any": ["yes"]}], "split": "train"
+    }  # fmt: skip
+    (tmp_path / "mine.references.jsonl").write_text('{"facts": []}\n', encoding="utf-8")
+    with pytest.raises(SpecError, match="needs 'id'"):
+        read_workload(spec)
 
 
 @pytest.mark.parametrize(
