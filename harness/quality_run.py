@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from harness.errors import HarnessError, RunDirectoryError
+from harness.errors import RunDirectoryError, ScoringError
 from harness.quality_file import SCHEMA, ScoringFacts, read_quality, write_quality
 from harness.quality_join import why_not
 from harness.runlog import OUTPUTS, RunReader, file_digest
@@ -97,7 +97,7 @@ def _work(what: str, outputs: Sequence[dict[str, Any]]) -> Any:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()
-        raise HarnessError(f"scoring ended with exit code {done.returncode}: {said[-1] if said else 'without a word'}")
+        raise ScoringError(f"scoring ended with exit code {done.returncode}: {said[-1] if said else 'without a word'}")
     return json.loads(done.stdout)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.judge import judge
 from harness.judgement import CheckResult, Judgement, Mark, Verdict
 from harness.manifest import Manifest
@@ -303,3 +305,17 @@ def test_a_sample_is_seeded_and_spread_over_time(most: int) -> None:
         moments = sorted(at_s[each["n"]] for each in chosen)
         assert [moment // 20 for moment in moments] == sorted([*range(50)] * 2), "two of each fiftieth of the run"
     assert spread_over_time(outputs, at_s, 1000, seed=1) == outputs
+
+
+def test_a_scorer_that_crashes_is_said_and_the_run_is_judged(tmp_path: Path) -> None:
+    samples = answers(200)
+    manifest = write_run(tmp_path, samples, spec("p95(e2e) < 2 s"), OPEN)
+    broken = {"request": samples[0].request_id, "prompt_id": "p", "prompt": "x", "finish_reason": "stop", "text": 5}
+    (tmp_path / OUTPUTS).write_text(json.dumps(broken | {"expected": {"reference": "y"}}) + "\n", encoding="utf-8")
+    seal(tmp_path, manifest)
+    done = CliRunner().invoke(app, ["judge", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "answers were not scored: scoring ended with exit code 1" in done.stderr
+    assert "PASS" in done.stdout
+    found = judge(tmp_path)
+    assert found.quality_note.startswith("NOT MEASURED because answers were not scored")
