@@ -30,6 +30,7 @@ class Translator(Api):
         self.known = {entry["text"]: entry["references"] for entry in read_workload(workload).entries}
         self.rng = random.Random(options.seed)
         self.spoiled: dict[str, bool] = {}
+        self.deck: list[bool] = []
 
     async def answer(self, writer: Any, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         if path == "/spoiled":
@@ -41,7 +42,10 @@ class Translator(Api):
     async def complete(self, writer: Any, asked: dict[str, Any]) -> None:
         request, text = self.request, self.translation(asked["messages"])
         usage = {"prompt_tokens": 20, "completion_tokens": len(text.split()), "total_tokens": 20 + len(text.split())}
-        self.spoiled[request] = self.rng.random() < self.options.spoil
+        if not self.deck:  # exactly so many of each hundred, in a random order
+            self.deck = [place < round(100 * self.options.spoil) for place in range(100)]
+            self.rng.shuffle(self.deck)
+        self.spoiled[request] = self.deck.pop()
         if self.spoiled[request]:
             text = " ".join(self.rng.choices(RUBBISH, k=7)) + "."
         await asyncio.sleep(self.options.ttft_s)
