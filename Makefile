@@ -129,7 +129,7 @@ lint: setup-dev ## lint, format and type checks
 .PHONY: bench
 bench: setup ## benchmarks, each beside a floor of the same run (about 20 minutes, on a quiet machine)
 	@for each in 'client_floor' 'client_floor --mode tls' 'client_floor --mode whole' fidelity arrival_error \
-		emulator_capacity million_samples soak; do \
+		emulator_capacity million_samples score_quality soak; do \
 		printf '==> python -m benchmarks.%s\n' "$$each"; $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 .PHONY: format

@@ -75,6 +75,7 @@ class Cell(Record):
     connection: Connection
     reduced: bool = False
     overrides: dict[str, str] = {}
+    shortened_from: int = 0
     region: str = ""
     seed: int = 0
     confidence: float = Field(default=0.95, gt=0, lt=1)
@@ -133,6 +134,7 @@ class Cell(Record):
             gpu_facts=self.gpu_facts,
             reduced=self.reduced,
             overrides=self.overrides,
+            shortened_from=self.shortened_from,
             region=self.region,
             stream=self.connection.stream,
             confidence=self.confidence,
@@ -201,7 +203,8 @@ def build_cell(
     think, workload, users = scenario.think_time, scenario.workload, scenario.users
     if reduction is not None:
         users = reduction.users
-        workload = workload.model_copy(update={"output_tokens": reduction.output_tokens})
+        # So few requests that every text is kept.
+        workload = workload.model_copy(update={"output_tokens": reduction.output_tokens, "output_share": 1.0})
         timing = reduction.timing or timing
         if reduction.think_mean_s is not None:
             think = _with_mean(think, reduction.think_mean_s, "shortened: this engine is a stand-in")
@@ -232,6 +235,9 @@ def build_cell(
         reduced=reduction is not None
         and ((arrivals is None and users < scenario.users) or workload.output_tokens < scenario.workload.output_tokens),
         overrides=overrides.as_text(),
+        shortened_from=scenario.workload.output_tokens
+        if workload.output_tokens < scenario.workload.output_tokens
+        else 0,
         region=region,
         seed=seed,
         faults=faults,

@@ -24,6 +24,7 @@ try:
         installing,
         judging,
         nightly,
+        quality,
         run,
         serving,
     )
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "nightly": nightly.nightly,
     "gate": gate.gate,
     "export": export.export,
+    "score": quality.score,
     "serve": serving.serve,
     "install": installing.install,
     "models": installing.models,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from harness.arrivals import TraceArrivals
 from harness.catalog import WORKLOADS
 from harness.errors import SpecError
+from harness.expected import problem_of
 from harness.spec import Workload
 
 
@@ -25,13 +26,16 @@ class WorkloadData:
     entries: tuple[dict[str, Any], ...] = ()
     system_template: str = ""
     user_template: str = ""
+    expected: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By a prompt's id, what lies in ``<stem>.references.jsonl`` beside the data."""
 
 
 _REQUIRED: dict[str, tuple[tuple[str, type], ...]] = {
     "conversation": (("turns", list),),
     "brief": (("brief", str),),
-    "translation": (("text", str), ("references", dict)),
+    "translation": (("text", str),),
     "dataset": (),
+    "references": (("id", str),),
 }
 
 
@@ -51,12 +55,13 @@ def read_workload(workload: Workload) -> WorkloadData:
         system = _text(folder / f"{workload.templates}.system.j2")
         user = _text(folder / f"{workload.templates}.user.j2")
     path = Path(workload.data or "")
-    entries = _entries(path if path.is_absolute() else WORKLOADS / path, workload.kind)
+    path = path if path.is_absolute() else WORKLOADS / path
+    entries = _entries(path, workload.kind)
     if workload.difficulty != "mixed":
         entries = [entry for entry in entries if entry.get("difficulty") == workload.difficulty]
         if not entries:
             raise SpecError([f"{path}: no entry has difficulty '{workload.difficulty}'"])
-    return WorkloadData(tuple(entries), system, user)
+    return WorkloadData(tuple(entries), system, user, _references(path))
 
 
 def read_trace(trace: TraceArrivals) -> npt.NDArray[np.float64]:
@@ -134,6 +139,12 @@ def _problem(entry: Any, kind: str) -> str:
     for key, kind_of in _REQUIRED[kind]:
         if not isinstance(entry.get(key), kind_of) or not entry[key]:
             return f"needs '{key}', a non-empty {'text' if kind_of is str else kind_of.__name__}"
+    if kind == "translation":
+        found = _reference_problem(entry)
+        if found:
+            return found
+    if found := problem_of(entry):
+        return found
     if kind != "dataset":
         return ""
     tokens = entry.get("output_tokens", 1)
@@ -149,6 +160,25 @@ def _problem(entry: Any, kind: str) -> str:
             return "each message needs a role: system, user or assistant"
         if not isinstance(message.get("content"), str):
             return "each message needs 'content', a text"
+    return ""
+
+
+def _references(path: Path) -> dict[str, dict[str, Any]]:
+    beside = path.with_name(f"{path.stem}.references.jsonl")
+    if not beside.exists():
+        return {}
+    return {str(entry["id"]): entry for entry in _entries(beside, "references")}
+
+
+def _reference_problem(entry: dict[str, Any]) -> str:
+    """One reference for each language, or one text for the entry's own ``target_language``."""
+    references = entry.get("references")
+    if entry.get("target_language") and entry.get("reference") and references is None:
+        return ""
+    if not isinstance(references, dict) or not references:
+        return "needs 'references', a non-empty dict, or 'reference' with its 'target_language'"
+    if not all(isinstance(text, str) and text for text in references.values()):
+        return "each of 'references' needs to be a text"
     return ""
 
 

@@ -4,6 +4,7 @@ HarnessError
 ├── UsageError           2   a wrong option, an unknown name
 │   └── SpecError        2   one or more mistakes in YAML, all reported at once
 ├── RunDirectoryError    2   a run directory that cannot be read or written
+├── ScoringError         2   answers that could not be scored
 ├── ServerError          3   a server that did not stand up
 └── LoadError            4   the load generator itself failed
 """
@@ -54,6 +55,10 @@ class SpecError(UsageError):
 
 class RunDirectoryError(HarnessError):
     """A run directory that cannot be read or written (no space, not a run, wrong format)."""
+
+
+class ScoringError(HarnessError):
+    """A process that scores answers crashed."""
 
 
 class ServerError(HarnessError):

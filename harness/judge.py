@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,9 +32,12 @@ from harness.notes import open_loop_notes, run_notes
 from harness.objective import Objective
 from harness.paid import limit_notes, spend_facts, spend_notes
 from harness.plan import claim_audit
+from harness.quality_join import joined, quality_note
+from harness.quality_summary import quality_summary
 from harness.records import SpendFacts
 from harness.regions import region_results
 from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
+from harness.scored import NOT_SCORED, Scored
 from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.slowest import COLUMNS as SLOWEST_COLUMNS
 from harness.slowest import slowest
@@ -69,9 +73,11 @@ def judge(
     if sla is not None:
         manifest = manifest.model_copy(update={"scenario": manifest.scenario.model_copy(update={"sla": sla})})
     requests = read_requests(table, manifest.workers, manifest.load)
+    quality, scoring = joined(run_dir, manifest, table)
     told = ("outcome", "error", "http_status", "region", "token_source", "retries", *TOKEN_COUNTS, *SLOWEST_COLUMNS)
     table = table.select(list(dict.fromkeys(told)))
     judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
+    judged = replace(judged, quality=quality)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
     terms = _terms(manifest, len(requests))
@@ -86,8 +92,12 @@ def judge(
     rate_per_s = load.events_per_s if manifest.stream else load.throughput_rps
     invalid += certificate_faults(manifest, certificate, rate_per_s)
     verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
-    kept = measured(manifest.scenario.sla, streamed=manifest.stream)
+    kept = measured(manifest.scenario.sla, streamed=manifest.stream, quality=quality)
     good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
+    answers = None
+    if isinstance(quality, Scored) and scoring is not None:
+        answers = quality_summary(judged, quality, scoring, good, bad, terms.confidence)
+    acceptable = answers.acceptable_on_time if answers is not None and answers.acceptable_on_time is not None else 1.0
     known = int((good | bad).sum())
     attained = int(good.sum()) / known if known else None
     spreads, curves = distributions(manifest, judged)
@@ -103,7 +113,7 @@ def judge(
             "curves": curves,
             "outcomes": outcome_counts(table, judged.rows),
             "slo_attainment": attained,
-            "goodput_rps": int(judged.ended_in_window(good).sum()) / window.length_s if window else None,
+            "goodput_rps": acceptable * int(judged.ended_in_window(good).sum()) / window.length_s if window else None,
             "load": load,
             "client": client,
             "window": (window.low_s, window.high_s) if window else None,
@@ -114,7 +124,9 @@ def judge(
             "worst_prompts": worst_prompts(table, good | bad, bad),
             "slowest": slowest(manifest.run, table, judged),
             "claim": claim or _claim(manifest, spreads, load),
-            "cost": cost or _cost(manifest, load, attained, spend),
+            "cost": cost or _cost(manifest, load, None if attained is None else acceptable * attained, spend),
+            "quality": answers,
+            "quality_note": quality_note(manifest, quality),
             "telemetry": telemetry,
             "notes": (
                 *open_loop_notes(load),
@@ -198,9 +210,8 @@ def _verdict(
     the samples, and its end is often what makes the client stumble.
     """
     failing = sorted((c for c in checks if c.verdict is Verdict.FAIL), key=lambda check: _room(check))
-    undecided = [c for c in checks if c.verdict is Verdict.INCONCLUSIVE] or [
-        c for c in checks if c.verdict is Verdict.NOT_MEASURED
-    ]
+    undecided = [check.reason for check in checks if check.verdict is Verdict.INCONCLUSIVE]
+    unmeasured = [check.reason for check in checks if check.verdict is Verdict.NOT_MEASURED]
     fallen = server_failures(manifest.server)
     failures = [*fallen, *(check.reason for check in failing)]
     if invalid and not fallen:
@@ -212,7 +223,7 @@ def _verdict(
     if verdict is Verdict.PASS and not drift:
         tightest = min(checks, key=_room)
         return verdict, (tightest.reason, *(c.reason for c in checks if c is not tightest))
-    return Verdict.INCONCLUSIVE, (*(check.reason for check in undecided), *([drift] if drift else []))
+    return Verdict.INCONCLUSIVE, (*undecided, *([drift] if drift else []), *unmeasured)
 
 
 def _room(check: CheckResult) -> float:
@@ -332,14 +343,6 @@ def _marks(manifest: Manifest, *, loaded: bool = True) -> tuple[Mark, ...]:
     return tuple(mark for mark, holds in found.items() if holds)
 
 
-def _quality_note(manifest: Manifest) -> str:
-    if manifest.server.emulated:
-        return "NOT MEASURED: an emulator's answers say nothing of a model; left out of the verdict"
-    if manifest.scenario.workload.output_length == "forced":
-        return "NOT MEASURED: answers of a forced length are not scored; left out of the verdict"
-    return "NOT MEASURED: answers were not scored; the word is the stack's own, and left out of the verdict"
-
-
 def _frame(manifest: Manifest) -> Judgement:
     """Build a judgement with everything that the manifest alone says."""
     scenario, stack, load, server = manifest.scenario, manifest.stack, manifest.load, manifest.server
@@ -365,7 +368,7 @@ def _frame(manifest: Manifest) -> Judgement:
         warm_up_s=load.warm_up_s,
         ended_by=load.ended_by,
         quality_word=stack.quality_word(scenario.name) or "",
-        quality_note=_quality_note(manifest),
+        quality_note=quality_note(manifest, NOT_SCORED),
         server={name: text for name, text in about.items() if text},
         server_log_tail=server.log_tail,
         replicas=server.replicas,

@@ -323,6 +323,73 @@ class TelemetrySummary(Record):
     """Why parts of the judged window have no telemetry; empty: they all have."""
 
 
+class LlmJudgeSummary(Record):
+    """What a judge model said of a seeded part of the answers, each against a second text and in both orders."""
+
+    model: str
+    prompt_digest: str
+    """Of the pinned prompt, ``sha256:...``."""
+    asked: int
+    """Answers shown to it; each takes two calls."""
+    judged: int
+    """Of these, with two readable verdicts."""
+    mean: float | None = None
+    """0 to 1, over both orders."""
+    low: float | None = None
+    high: float | None = None
+    wins: float | None = None
+    """Share of answers at least as good as the second text, in both orders."""
+    agreement: float | None = None
+    """Share of answers of which both orders say the same."""
+    spent_usd: float | None = None
+    cap_usd: float | None = None
+    stopped: str = ""
+    """Why not all were judged; empty: they were."""
+
+
+class ScoreSummary(Record):
+    """One score over the judged answers; a request that failed has 0. Bounds are one-sided."""
+
+    scorer: str
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    samples: int = 0
+    """Judged requests whose prompt lets it be made."""
+    limit: float | None = None
+    """Least that is acceptable of one answer; None: it decides nothing."""
+    below: int | None = None
+    """Answers under it."""
+    corpus: float | None = None
+    """The published figure over all scored answers, where it is not the mean."""
+    signature: str = ""
+
+
+class QualitySummary(Record):
+    """Answers that were kept and scored; shares are of the judged ones among them."""
+
+    kept: int
+    scored: int
+    judged: int
+    scored_share: float
+    """Of all judged requests; fixed before any was sent."""
+    prompts: int
+    good: int
+    """On time and acceptable."""
+    late: int
+    """Late or failed."""
+    not_acceptable: int
+    """On time, or not known to be late, and not acceptable."""
+    good_share: float | None = None
+    good_low: float | None = None
+    good_high: float | None = None
+    acceptable_on_time: float | None = None
+    """Share of the answers on time that are acceptable."""
+    confidence: float = 0.95
+    scores: tuple[ScoreSummary, ...] = ()
+    llm_judge: LlmJudgeSummary | None = None
+
+
 class Provenance(Record):
     harness_version: str
     git: str
@@ -359,6 +426,7 @@ class Judgement(Record):
     outcomes: tuple[OutcomeCount, ...] = ()
     slo_attainment: float | None = None
     goodput_rps: float | None = None
+    """Good requests: on time and, where quality was measured, acceptable, as estimated on the scored share."""
     load: LoadSummary
     client: ClientHealth
     window: tuple[float, float] | None = None
@@ -375,6 +443,8 @@ class Judgement(Record):
     cost: CostSummary | None = None
     quality_word: str = ""
     quality_note: str = ""
+    quality: QualitySummary | None = None
+    """None: not measured, and ``quality_note`` says why."""
     server: dict[str, str] = {}
     server_log_tail: tuple[str, ...] = ()
     replicas: tuple[ReplicaFacts, ...] = ()

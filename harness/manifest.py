@@ -26,6 +26,8 @@ class Manifest(Record):
     reduced: bool = False
     overrides: dict[str, str] = {}
     """Options that changed the scenario, as given (users, think time, output tokens, run time)."""
+    shortened_from: int = 0
+    """Output tokens of the scenario where fewer were asked for; 0: none fewer."""
     region: str = ""
     stream: bool = True
     """False: answers came whole, so nothing before their end has a time."""

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.records import LoadFacts, Outcome, WorkerFacts
+from harness.scored import NOT_SCORED, NotScored, Scored
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -287,6 +288,7 @@ class Judged:
     """The SLA's longest limit: how long each judged request was watched at least, in a complete run."""
     streamed: bool = True
     """False: answers came whole, and the metrics of :data:`STREAMED` do not exist."""
+    quality: Scored | NotScored = NOT_SCORED
     _observed: dict[str, Observed] = field(default_factory=dict)
 
     def observe(self, metric: str) -> Observed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -65,7 +65,8 @@ class Prompt:
     output_tokens: int
     forced: bool = False
     difficulty: str = ""
-    references: dict[str, str] = field(default_factory=dict)
+    expected: dict[str, Any] = field(default_factory=dict)
+    """What an acceptable answer has, as :mod:`harness.expected` writes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
             partial.replace(directory / SAMPLES)
             live.unlink()
         seal_telemetry(directory)
-        digests = {name: _digest(directory / name) for name in _sealed_files(directory)}
+        digests = {name: file_digest(directory / name) for name in _sealed_files(directory)}
         sealed = manifest.model_copy(update={"sealed": True, "digests": digests})
         write_atomically(directory / MANIFEST, sealed.model_dump_json(indent=1))
         return sealed
@@ -167,7 +167,7 @@ def compactable(directory: Path) -> bool:
     judges_gaps = any(check.metric == "itl" for check in manifest.scenario.sla)
     if not manifest.sealed or judges_gaps or not samples.exists():
         return False
-    return not manifest.compacted or _digest(samples) != manifest.digests[SAMPLES]
+    return not manifest.compacted or file_digest(samples) != manifest.digests[SAMPLES]
 
 
 def compact(directory: Path) -> None:
@@ -191,7 +191,7 @@ def compact(directory: Path) -> None:
     with _disk_errors(directory):
         pq.write_table(table, partial, compression="zstd", compression_level=19)
         before = manifest.compacted.get(SAMPLES, manifest.digests[SAMPLES])
-        done = {"digests": manifest.digests | {SAMPLES: _digest(partial)}, "compacted": {SAMPLES: before}}
+        done = {"digests": manifest.digests | {SAMPLES: file_digest(partial)}, "compacted": {SAMPLES: before}}
         # In this order: should a kill come between, the file still has a digest that the manifest knows.
         write_atomically(directory / MANIFEST, manifest.model_copy(update=done).model_dump_json(indent=1))
         partial.replace(samples)
@@ -279,7 +279,7 @@ class RunReader:
             name
             for name, digest in manifest.digests.items()
             if not (self.directory / name).exists()
-            or _digest(self.directory / name) not in (digest, manifest.compacted.get(name))
+            or file_digest(self.directory / name) not in (digest, manifest.compacted.get(name))
         )
 
 
@@ -358,7 +358,8 @@ def _sealed_files(directory: Path) -> list[str]:
     return [name for name in names if (directory / name).exists()]
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """``sha256:...``."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -32,24 +32,50 @@ from harness.evidence import (
 from harness.judgement import CheckResult, Verdict
 from harness.metrics import STREAMED, BoolArray, FloatArray, Judged, Requests, gaps_beyond, mean_gap
 from harness.objective import Objective
+from harness.quality_evidence import good_share_evidence, goodput_evidence, score_evidence
+from harness.scored import NOT_SCORED, NotScored, Scored
 from harness.statistics import holm, p_value_fail
 
 
 def evaluate(objectives: Sequence[Objective], judged: Judged, terms: Terms) -> tuple[CheckResult, ...]:
-    """Judge every objective; none is left out, but what whole answers cannot show is NOT MEASURED."""
-    tested = measured(objectives, streamed=judged.streamed)
+    """Judge every objective; none is left out, but what cannot be known of this run is NOT MEASURED."""
+    tested = measured(objectives, streamed=judged.streamed, quality=judged.quality)
     found = [_evidence(objective, tested, judged, terms) for objective in tested]
     rejected = iter(holm([evidence.p_fail for evidence in found], terms.alpha / terms.looks))
     concluded = iter([_conclude(evidence, terms, next(rejected), len(tested)) for evidence in found])
-    return tuple(next(concluded) if objective in tested else _not_measured(objective) for objective in objectives)
+    return tuple(
+        next(concluded) if objective in tested else _not_measured(objective, judged) for objective in objectives
+    )
 
 
-def measured(objectives: Sequence[Objective], *, streamed: bool) -> tuple[Objective, ...]:
-    """The objectives that a run can be held to: without streaming no token has a time of its own."""
-    return tuple(objective for objective in objectives if streamed or objective.metric not in STREAMED)
+def measured(
+    objectives: Sequence[Objective], *, streamed: bool, quality: Scored | NotScored = NOT_SCORED
+) -> tuple[Objective, ...]:
+    """The objectives that a run can be held to.
+
+    Without streaming no token has a time of its own; without scores, or prompts that say what to check by, nothing is
+    known of the answers.
+    """
+    return tuple(
+        objective
+        for objective in objectives
+        if (streamed or objective.metric not in STREAMED) and not _why_no_quality(objective, quality)
+    )
 
 
-def _not_measured(objective: Objective) -> CheckResult:
+def _why_no_quality(objective: Objective, quality: Scored | NotScored) -> str:
+    if not objective.is_quality:
+        return ""
+    if isinstance(quality, NotScored):
+        return quality.why
+    if objective.aggregate == "quality" and objective.metric not in quality.known:
+        return f"because no prompt of this run says anything to check {objective.metric} by"
+    return ""
+
+
+def _not_measured(objective: Objective, judged: Judged) -> CheckResult:
+    why = _why_no_quality(objective, judged.quality)
+    why = why or "because answers were asked for whole; only their end has a time"
     return CheckResult(
         text=objective.text,
         metric=objective.metric,
@@ -58,13 +84,15 @@ def _not_measured(objective: Objective) -> CheckResult:
         limit=objective.limit,
         unit=objective.unit,
         verdict=Verdict.NOT_MEASURED,
-        reason=f"{objective.text}: not measured, because answers were asked for whole; only their end has a time",
+        reason=f"{objective.text}: not measured, {why}",
     )
 
 
 def _evidence(objective: Objective, objectives: Sequence[Objective], judged: Judged, terms: Terms) -> Evidence:
     if objective.metric == "error_rate":
         return error_evidence(objective, objectives, judged, terms)
+    if objective.is_quality or (objective.metric == "goodput" and isinstance(judged.quality, Scored)):
+        return _quality(objective, objectives, judged, terms)
     if not objective.is_latency:
         ok = judged.requests.ok
         counted = good_and_bad(objectives, judged.requests)[0] if objective.metric == "goodput" else ok
@@ -75,6 +103,17 @@ def _evidence(objective: Objective, objectives: Sequence[Objective], judged: Jud
     if objective.aggregate == "max":
         return maximum_evidence(objective, observed)
     return percentile_evidence(objective, observed, terms, len(objectives))
+
+
+def _quality(objective: Objective, objectives: Sequence[Objective], judged: Judged, terms: Terms) -> Evidence:
+    scored = judged.quality
+    assert isinstance(scored, Scored)
+    if objective.aggregate == "quality":
+        return score_evidence(objective, judged, scored, terms)
+    good, bad = good_and_bad(objectives, judged.requests)
+    if objective.metric == "goodput":
+        return goodput_evidence(objective, judged, scored, good, terms)
+    return good_share_evidence(objective, judged, scored, good, bad, terms, len(objectives))
 
 
 def cell_verdict(checks: Sequence[CheckResult]) -> Verdict:

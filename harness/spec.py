@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.arrivals import Arrivals
 from harness.experiments import Experiment, Zipf
 from harness.fields import Count, Name, NonNegative, Positive
 from harness.fields import Spec as Spec
-from harness.objective import Objective
+from harness.objective import SCORES, Objective
 
 Word = Literal["low", "medium", "high"]
 QualityNeed = Literal["medium", "medium-high", "high"]
@@ -92,6 +92,23 @@ class Timing(Spec):
         return self
 
 
+class Quality(Spec):
+    """When an answer is acceptable: each of these scores, as far as its prompt lets it be made, is at least this."""
+
+    acceptable: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, description="score to its least value")
+    ]
+    reason: str
+
+    @field_validator("acceptable")
+    @classmethod
+    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            if name not in SCORES:
+                raise ValueError(f"unknown score '{name}'; allowed: {', '.join(SCORES)}")
+        return value
+
+
 class Scenario(Spec):
     kind: Literal["scenario"]
     name: ScenarioName
@@ -105,6 +122,8 @@ class Scenario(Spec):
     """Why these percentiles: the requirement's own words name a limit, not a percentile."""
     cost_sensitivity: Word
     quality_need: QualityNeed
+    quality: Quality | None = None
+    """None: an answer is acceptable when it is there, whole, and text."""
     workload: Workload
     stacks: tuple[Name, ...]
     """The candidates, in the order of the report."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -16,11 +16,22 @@ import jinja2
 from typing_extensions import override
 
 from harness.dataset import WorkloadData
+from harness.expected import as_written, expected_of
 from harness.experiments import Zipf
 from harness.records import Message, Prompt
 from harness.spec import Workload
 
-LANGUAGES = {"en": "English", "fr": "French", "de": "German", "es": "Spanish"}
+LANGUAGES = {
+    "en": "English",
+    "fr": "French",
+    "de": "German",
+    "es": "Spanish",
+    "it": "Italian",
+    "nl": "Dutch",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "sv": "Swedish",
+}
 """Names used in prompts; a code that is not here is used as it is."""
 
 _VOCABULARY = (
@@ -131,21 +142,29 @@ class _Conversations(PromptSource):
 
 class _Conversation:
     def __init__(
-        self, entry: dict[str, Any], opening: tuple[Message, ...], turns: list[str], workload: Workload
+        self,
+        entry: dict[str, Any],
+        opening: tuple[Message, ...],
+        turns: list[str],
+        workload: Workload,
+        known: Mapping[str, dict[str, Any]],
     ) -> None:
         self.entry = entry
         self.opening = opening
         self.turns = turns
         self.workload = workload
 
+        # Facts are those of the question that opens the conversation; what it is about stays through all turns.
+        first = expected_of(entry, kind="chatbot")
+        later = first.model_copy(update={"reference": (), "facts": (), "forbidden": (), "rubric": None, "words": None})
+        own = {turn: known.get(f"{entry['id']}/{turn}") for turn in range(1, len(turns) + 1)}
+        self._expected = {
+            turn: as_written(expected_of(beside, kind="chatbot") if beside else first if turn == 1 else later)
+            for turn, beside in own.items()
+        }
+
     def prompt(self, turn: int, messages: tuple[Message, ...]) -> Prompt:
-        return Prompt(
-            prompt_id=f"{self.entry['id']}/{turn}",
-            messages=messages,
-            output_tokens=self.workload.output_tokens,
-            forced=self.workload.output_length == "forced",
-            difficulty=str(self.entry.get("difficulty", "")),
-        )
+        return _prompt(f"{self.entry['id']}/{turn}", messages, self.workload, self.entry, self._expected[turn])
 
 
 class _Synthetic(PromptSource):
@@ -208,21 +227,23 @@ def _conversations(workload: Workload, data: WorkloadData) -> Iterator[_Conversa
     template = data.user_template or "{{ message }}"
     for entry in data.entries:
         turns = [_render(template, {**entry, "message": turn}) for turn in entry["turns"]]
-        yield _Conversation(entry, _opening(data, entry), turns, workload)
+        yield _Conversation(entry, _opening(data, entry), turns, workload, data.expected)
 
 
 def _briefs(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
     template = data.user_template or "{{ brief }}"
     for entry in data.entries:
         messages = (*_opening(data, entry), Message("user", _render(template, entry)))
-        yield _prompt(str(entry["id"]), messages, workload, entry)
+        expected = expected_of({**entry, **data.expected.get(str(entry["id"]), {})}, kind="content")
+        yield _prompt(str(entry["id"]), messages, workload, entry, as_written(expected))
 
 
 def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
     template = data.user_template or "{{ text }}"
+    languages = sorted({language for entry in data.entries for language in _languages(entry, workload)})
     for entry in data.entries:
-        source = str(entry.get("source_language", "en"))
-        for target in workload.target_languages:
+        source, *targets = _languages(entry, workload)
+        for target in targets:
             values = {
                 **entry,
                 "source": source,
@@ -231,8 +252,17 @@ def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
                 "target_name": LANGUAGES.get(target, target),
             }
             messages = (*_opening(data, values), Message("user", _render(template, values)))
-            references = {target: entry["references"][target]} if target in entry["references"] else {}
-            yield _prompt(f"{entry['id']}/{target}", messages, workload, entry, references)
+            known = {"kind": "translation", "source_language": source, "target_language": target}
+            beside = data.expected.get(f"{entry['id']}/{target}", {})
+            own = entry.get("reference") or entry.get("references", {}).get(target, ())
+            expected = expected_of({"reference": own, **beside}, **known, languages=languages)
+            yield _prompt(f"{entry['id']}/{target}", messages, workload, entry, as_written(expected))
+
+
+def _languages(entry: dict[str, Any], workload: Workload) -> tuple[str, ...]:
+    """The source's, then the targets': the entry's own where it has one reference, else the workload's."""
+    own = entry.get("target_language")
+    return (str(entry.get("source_language", "en")), *((str(own),) if own else workload.target_languages))
 
 
 def _dataset_prompt(entry: dict[str, Any], workload: Workload) -> Prompt:
@@ -243,7 +273,16 @@ def _dataset_prompt(entry: dict[str, Any], workload: Workload) -> Prompt:
     asked = entry.get("output_tokens")
     if isinstance(asked, int) and asked > 0:
         workload = workload.model_copy(update={"output_tokens": asked})
-    return _prompt(str(entry["id"]), messages, workload, entry)
+    return _prompt(str(entry["id"]), messages, workload, entry, as_written(expected_of(entry, kind=_kind(entry))))
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    """What a user's own prompt is, by what it expects."""
+    if entry.get("target_language"):
+        return "translation"
+    if entry.get("rubric") or entry.get("words"):
+        return "content"
+    return "chatbot" if any(entry.get(name) for name in ("facts", "forbidden", "topic_words")) else ""
 
 
 def _prompt(
@@ -251,7 +290,7 @@ def _prompt(
     messages: tuple[Message, ...],
     workload: Workload,
     entry: dict[str, Any],
-    references: dict[str, str] | None = None,
+    expected: dict[str, Any] | None = None,
 ) -> Prompt:
     return Prompt(
         prompt_id=prompt_id,
@@ -259,5 +298,5 @@ def _prompt(
         output_tokens=workload.output_tokens,
         forced=workload.output_length == "forced",
         difficulty=str(entry.get("difficulty", "")),
-        references=references or {},
+        expected=expected or {},
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.certificate import Certificate, Spread
 from harness.judgement import CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount, SlowRequest
-from reports import cell_figures, checks, claims, downloads, figures, regions, replicas, telemetry
+from reports import cell_figures, checks, claims, downloads, figures, quality, regions, replicas, telemetry
 from reports.parts import Chip, Column, Download, Fact, Figure, Fold, Item, Table, badges
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
@@ -51,6 +51,7 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         _percentiles(judgement),
         _outcomes(judgement),
         replicas.table(judgement),
+        quality.table(judgement),
     )
     folds = (
         ("Slowest requests", _slowest(judgement)),
@@ -335,7 +336,7 @@ def _cost(judgement: Judgement) -> Group | None:
 def _quality(judgement: Judgement) -> Group | None:
     if not judgement.quality_word and not judgement.quality_note:
         return None
-    return Group("Quality", (Fact("Quality", judgement.quality_word or figures.MISSING),), judgement.quality_note)
+    return Group("Quality", quality.facts(judgement), judgement.quality_note)
 
 
 def _server(judgement: Judgement) -> Group | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from harness.cost import format_usd
+from harness.objective import SCORES
 
 MISSING = "–"
 INFINITE = "∞ (failed or unfinished)"
@@ -137,6 +138,8 @@ def limit(value: float, metric: str) -> str:
             return whole_share(value)
         case "rate":
             return f"{exact(value)}{NBSP}req/s"
+        case "score":
+            return exact(value)
         case _ if value < 1:
             return f"{exact(float(Decimal(repr(value)) * 1000))}{NBSP}ms"
         case _:
@@ -144,8 +147,9 @@ def limit(value: float, metric: str) -> str:
 
 
 def dimension(metric: str) -> str:
-    """``latency``, ``share`` or ``rate``."""
-    return {"error_rate": "share", "goodput": "rate", "throughput": "rate"}.get(metric, "latency")
+    """``latency``, ``share``, ``rate`` or ``score``."""
+    known = {"error_rate": "share", "good_share": "share", "goodput": "rate", "throughput": "rate"}
+    return known.get(metric, "score" if metric in SCORES else "latency")
 
 
 def unit_of(metric: str) -> Callable[[float | None, int], str]:
@@ -154,6 +158,8 @@ def unit_of(metric: str) -> Callable[[float | None, int], str]:
             return share
         case "rate":
             return lambda value, digits: rate(value, digits=digits)
+        case "score":
+            return number
         case _:
             return seconds
 

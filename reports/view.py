@@ -11,9 +11,9 @@ from harness.errors import ExitCode
 from harness.judgement import Judgement, Mark, Verdict
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
-from reports import cells, checks, claims, downloads, figures, pareto, recommendations
+from reports import cells, checks, claims, downloads, figures, pareto, quality, recommendations
 from reports.claims import StandingMeaning
-from reports.parts import Chip, Column, Download, Fact, Item, Part, Table, badges
+from reports.parts import Chip, Column, Download, Fact, Figure, Item, Part, Table, badges
 
 VERDICT_MEANINGS = {
     Verdict.PASS: "The SLA is met: even the upper bound of the violation rate is within what the SLA allows.",
@@ -88,6 +88,7 @@ class Page:
     claims: tuple[Table, ...]
     standings: tuple[StandingMeaning, ...]
     expected: tuple[Table, ...]
+    quality: tuple[Figure, ...]
     cells: tuple[cells.Cell, ...]
     verdicts: tuple[Meaning, ...]
     marks: tuple[Meaning, ...]
@@ -126,6 +127,7 @@ def build(
         claims=claims.audited(audit, titles, links),
         standings=claims.standings(),
         expected=_tables(claims.expected(name, titles[name], plan_rows, links) for name in scenarios),
+        quality=quality.figures_over_load(judgements),
         cells=tuple(cells.build(each, name) for each, name in zip(judgements, names, strict=True)),
         verdicts=tuple(
             Meaning(Chip.of(verdict), "", text, str(int(verdict.exit_code)))

@@ -221,12 +221,12 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-async def listen(options: argparse.Namespace) -> None:
+async def listen(options: argparse.Namespace, api: type[Api] = Api) -> None:
     context = None
     if options.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTS / "test_only_server.pem", CERTS / "test_only_server.key")
-    server = await asyncio.start_server(Api(options).serve, "127.0.0.1", 0, ssl=context, backlog=1024)
+    server = await asyncio.start_server(api(options).serve, "127.0.0.1", 0, ssl=context, backlog=1024)
     print(json.dumps({"ready": True, "port": server.sockets[0].getsockname()[1]}), flush=True)
     await server.serve_forever()
 

@@ -19,12 +19,18 @@ def judge(
 ) -> None:
     """Judge a recorded run again; also one that was cut off. Needs no server."""
     from harness.console import print_judgements
+    from harness.errors import ScoringError
     from harness.judge import judge as judge_one
     from harness.judge import write_judgement
+    from harness.quality_run import ensure_scored
     from harness.runlog import run_directories
 
     judgements = []
     for directory in run_directories(run_dir):
+        try:
+            ensure_scored(directory)
+        except ScoringError as error:  # what was timed stands, whatever became of the texts
+            typer.echo(f"harness: answers were not scored: {error}", err=True)
         judgements.append(judge_one(directory))
         write_judgement(directory, judgements[-1])
     path = write_report(judgements, run_dir / "report.html", loaded_catalog(catalog)) if report else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from array import array
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -31,18 +31,16 @@ _TEXTS = ("prompt_id", "token_source", "outcome", "finish_reason", "error")
 class Recorder:
     """The samples of one worker process since the last flush.
 
-    ``output_share`` of the answers' texts is kept, drawn from ``rng`` once per request whatever
-    its outcome, so that the share is not biased by it.
+    ``output_share`` of the answers' texts is kept. Whose is fixed by ``seed`` and the request's own name, before it is
+    sent: no outcome, and no order in which answers come, can change it.
     """
 
-    def __init__(
-        self, run: str, worker: int, region: str, scenario: str, output_share: float, rng: random.Random
-    ) -> None:
+    def __init__(self, run: str, worker: int, region: str, scenario: str, output_share: float, seed: str) -> None:
         self.sent = 0
         self._run, self._worker = run, worker
         self._constant = {"run": run, "worker": worker, "region": region, "scenario": scenario}
         self._share = output_share
-        self._rng = rng
+        self._seed = seed
         self._reset()
 
     def _reset(self) -> None:
@@ -84,7 +82,7 @@ class Recorder:
         self._bytes.append(reply.bytes)
         self._gaps.extend(reply.gaps_us)
         self._gap_ends.append(len(self._gaps))
-        if self._share and self._rng.random() < self._share:
+        if drawn(self._seed, user, sequence, self._share):
             self._outputs.append(self._output(user, sequence, prompt, reply))
 
     def _output(self, user: int, sequence: int, prompt: Prompt, reply: Reply) -> dict[str, Any]:
@@ -92,7 +90,7 @@ class Recorder:
             "request": request_id(self._run, self._worker, user, sequence),
             "prompt_id": prompt.prompt_id,
             "prompt": prompt.messages[-1].content,
-            "references": prompt.references,
+            "expected": prompt.expected,
             "outcome": str(reply.outcome),
             "finish_reason": reply.finish_reason,
             "text": reply.text,
@@ -123,9 +121,15 @@ class Recorder:
         return batch, outputs
 
 
+def drawn(seed: str, user: int, sequence: int, share: float) -> bool:
+    """Whether a request's text is kept: a uniform number made of its name alone is under ``share``."""
+    name = blake2b(f"{seed}/{user}/{sequence}".encode(), digest_size=8).digest()
+    return int.from_bytes(name) < share * 2**64
+
+
 def warm_up() -> None:
     """Make one batch, before load: the first one of a process stops it for 0.4 s, while pyarrow imports pandas."""
-    recorder = Recorder("", 0, "", "", 0.0, random.Random(0))
+    recorder = Recorder("", 0, "", "", 0.0, "")
     recorder.add(0, 0, Prompt("", (Message("user", ""),), 1), 0.0, Reply(0.0))
     flushed = recorder.flush()
     assert flushed is not None

@@ -107,7 +107,8 @@ class Session:
 
     def _new_recorder(self, output_share: float) -> Recorder:
         cell = self.cell
-        return Recorder(cell.run, self.worker, cell.region, cell.scenario.name, output_share, self._rng("outputs"))
+        seed = f"outputs/{cell.seeds()['outputs']}/{self.worker}"
+        return Recorder(cell.run, self.worker, cell.region, cell.scenario.name, output_share, seed)
 
     def drive(self) -> None:
         """Be one user until the run ends; called in the user's greenlet."""

@@ -39,7 +39,7 @@ def test_holds_the_three_scenarios_with_their_limits(catalog: Catalog) -> None:
     assert found == {
         "chatbot": (100, ["p95(e2e) < 2 s", "error_rate < 2 %"], "medium"),
         "content": (20, ["p95(e2e) < 10 s", "error_rate < 3 %"], "low"),
-        "translation": (1000, ["p99(e2e) < 500 ms", "error_rate < 1 %"], "high"),
+        "translation": (1000, ["p99(e2e) < 500 ms", "error_rate < 1 %", "quality(chrf) > 0.45"], "high"),
     }
     assert catalog.scenario("translation").longest_limit_s == 0.5
 

@@ -25,6 +25,10 @@ from harness.objective import LATENCY_METRICS, Objective
         ("error_rate <= 0.01", "error_rate", "", "<=", 0.01, ""),
         ("goodput >= 10 req/s", "goodput", "", ">=", 10.0, "req/s"),
         ("throughput > 90 req/min", "throughput", "", ">", 1.5, "req/min"),
+        ("quality(chrf) > 0.45", "chrf", "quality", ">", 0.45, ""),
+        (" quality( facts )>=.8", "facts", "quality", ">=", 0.8, ""),
+        ("good_share >= 95 %", "good_share", "", ">=", 0.95, "%"),
+        ("good_share > 0.9", "good_share", "", ">", 0.9, ""),
     ],
 )
 def test_parses(text: str, metric: str, aggregate: str, comparison: str, limit: float, unit: str) -> None:
@@ -57,6 +61,19 @@ def test_parses(text: str, metric: str, aggregate: str, comparison: str, limit: 
         ("error_rate < 0 %", "impossible"),
         ("error_rate < 101 %", "impossible or meaningless"),
         ("goodput >= 0 req/s", "meaningless"),
+        ("quality(comet) > 0.5", "unknown score 'comet'; allowed: chrf, bleu"),
+        ("quality(e2e) > 0.5", "unknown score 'e2e'"),
+        ("p95(chrf) > 0.5", "chrf is a score; write 'quality(chrf) > ...'"),
+        ("chrf > 0.5", "chrf is a score"),
+        ("quality > 0.5", "unknown metric 'quality'; allowed: e2e, ttft"),
+        ("quality(chrf) < 0.5", "chrf is checked with > or >=, not '<'"),
+        ("quality(chrf) > 45", "a score lies between 0 and 1"),
+        ("quality(chrf) > 45 %", "chrf is a number from 0 to 1 without a unit, not '%'"),
+        ("quality(chrf) > 0", "a score lies between 0 and 1"),
+        ("mean(good_share) > 95 %", "good_share takes no aggregate"),
+        ("good_share < 95 %", "good_share is checked with > or >="),
+        ("good_share >= 101 %", "a share's limit lies above 0 % and up to 100 %"),
+        ("good_share >= 95 s", "good_share is given in '%', not 's'"),
     ],
 )
 def test_refuses_with_what_is_allowed(text: str, helps: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import fields
 from typing import Any
 
@@ -23,7 +22,7 @@ with pytest.MonkeyPatch.context() as _patch:
 
 UNHURRIED = settings(deadline=None)
 """A machine that is busy with load makes no property false."""
-PROMPT = Prompt("p/1", (Message("system", "s"), Message("user", "question")), 20, references={"fr": "oui"})
+PROMPT = Prompt("p/1", (Message("system", "s"), Message("user", "question")), 20, expected={"reference": ["oui"]})
 
 SECONDS = st.one_of(st.just(math.nan), st.floats(0, 1e7))
 COUNTS = st.integers(-1, 2**31 - 1)
@@ -53,7 +52,7 @@ REPLIES = st.builds(
 
 
 def recorder(share: float = 0.0, seed: int = 1) -> Recorder:
-    return Recorder("run-1", 3, "eu", "chatbot", share, random.Random(seed))
+    return Recorder("run-1", 3, "eu", "chatbot", share, f"outputs/{seed}/3")
 
 
 def sample(user: int, sequence: int, scheduled_s: float, reply: Reply) -> Sample:
@@ -191,7 +190,7 @@ def test_a_kept_text_names_its_request_and_what_it_is_compared_with() -> None:
             "request": sample(7, 5, 0.0, reply).request_id,
             "prompt_id": "p/1",
             "prompt": "question",
-            "references": {"fr": "oui"},
+            "expected": {"reference": ["oui"]},
             "outcome": "truncated",
             "finish_reason": "length",
             "text": "ou",

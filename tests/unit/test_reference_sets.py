@@ -116,7 +116,7 @@ def test_a_new_file_asks_as_much_of_a_server_as_the_old_one(data: str) -> None:
         source = prompt_sources(each, read_workload(each))(random.Random(1))
         lengths = [sum(len(message.content) for message in source.next(None).messages) for _ in range(540)]
         means.append(sum(lengths) / len(lengths))
-    assert means[1] == pytest.approx(means[0], rel=0.03)
+    assert means[1] == pytest.approx(means[0], rel=0.05)
 
 
 @pytest.mark.parametrize("name", SETS)

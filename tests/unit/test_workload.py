@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.catalog import load_catalog
 from harness.dataset import WorkloadData, read_workload
+from harness.errors import SpecError
 from harness.records import Message, Prompt
 from harness.spec import Workload
 from harness.workload import PromptSource, prompt_sources
@@ -155,9 +158,10 @@ def test_a_sentence_is_asked_for_in_each_language_with_its_own_reference() -> No
     prompts = source("translation", entry, system="{{ source_name }} to {{ target_name }}")
     found = {prompt.prompt_id: prompt for prompt in take(prompts, 2)}
     assert found["s/fr"].messages[0].content == "English to French"
-    assert found["s/fr"].references == {"fr": "Salut."}
-    assert found["s/it"].messages[0].content == "English to it", "an unknown code is used as it is"
-    assert found["s/it"].references == {}
+    assert found["s/fr"].expected["reference"] == ["Salut."]
+    assert found["s/fr"].expected["languages"] == ["en", "fr", "it"]
+    assert found["s/it"].messages[0].content == "English to Italian"
+    assert "reference" not in found["s/it"].expected
     assert {prompt.difficulty for prompt in found.values()} == {"easy"}
 
 
@@ -166,8 +170,59 @@ def test_the_catalogs_translations_have_a_reference_each() -> None:
     prompts = take(prompt_sources(spec, read_workload(spec))(random.Random(1)), 180)
     assert len({prompt.prompt_id for prompt in prompts}) == 180
     for prompt in prompts:
-        (language,) = prompt.references
-        assert prompt.prompt_id.endswith(f"/{language}")
+        assert prompt.expected["reference"]
+        assert prompt.prompt_id.endswith(f"/{prompt.expected['target_language']}")
+
+
+def test_a_sentence_with_one_reference_goes_into_its_own_language() -> None:
+    entry = {"id": "s", "text": "Ciao.", "source_language": "it", "target_language": "en", "reference": "Hello."}
+    other = {"id": "t", "text": "Hi.", "references": {"fr": "Salut.", "it": "Ciao."}}
+    found = {each.prompt_id: each.expected for each in take(source("translation", entry, other), 3)}
+    assert set(found) == {"s/en", "t/fr", "t/it"}
+    assert found["s/en"]["reference"] == ["Hello."]
+    assert all(each["languages"] == ["en", "fr", "it"] for each in found.values())
+
+
+def test_facts_are_of_the_question_that_opens_a_conversation_and_its_topic_of_all_turns() -> None:
+    entry = {"id": "c", "turns": ["t0", "t1"], "facts": [{"any": ["30 days"]}], "topic_words": ["return"]}
+    prompts = source("conversation", entry)
+    found = {each.prompt_id: each.expected for each in (prompts.next("ok") for _ in range(5))}
+    assert found["c/1"] == {"kind": "chatbot", "facts": [{"any": ["30 days"]}], "topic_words": ["return"]}
+    assert found["c/2"] == {"kind": "chatbot", "topic_words": ["return"]}
+
+
+def test_what_lies_beside_the_data_is_of_one_prompt(tmp_path: Path) -> None:
+    lines = {
+        "mine.jsonl": [{"id": "c", "turns": ["t0", "t1"]}],
+        "mine.references.jsonl": [{"id": "c/2", "facts": [{"any": ["yes"]}], "reference": "Yes.", "split": "train"}],
+    }
+    for name, entries in lines.items():
+        (tmp_path / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    data = {"kind": "conversation", "data": str(tmp_path / "mine.jsonl"), "output_tokens": 20}
+    spec = Workload.model_validate(data)
+    prompts = prompt_sources(spec, read_workload(spec))(random.Random(1))
+    found = {each.prompt_id: each.expected for each in (prompts.next("ok") for _ in range(5))}
+    assert found["c/1"] == {"kind": "chatbot"}
+    assert found["c/2"] == {
+        "kind": "chatbot", "reference": ["Yes."], "facts": [{"any": ["yes"]}], "split": "train"
+    }  # fmt: skip
+    (tmp_path / "mine.references.jsonl").write_text('{"facts": []}\n', encoding="utf-8")
+    with pytest.raises(SpecError, match="needs 'id'"):
+        read_workload(spec)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({}, None),
+        ({"target_language": "fr"}, "translation"),
+        ({"rubric": {"min_words": 5}}, "content"),
+        ({"facts": [{"any": ["a"]}]}, "chatbot"),
+    ],
+)
+def test_what_a_users_prompt_is_follows_from_what_it_expects(fields: dict[str, Any], kind: str | None) -> None:
+    prompt = source("dataset", {"id": "a", "prompt": "x", **fields}).next(None)
+    assert prompt.expected.get("kind") == kind
 
 
 def test_a_users_messages_are_sent_as_they_are() -> None:

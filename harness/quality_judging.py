@@ -1,0 +1,93 @@
+"""Asks a judge model about a seeded part of a scored run's answers, and keeps its word beside the scores."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import RunDirectoryError, UsageError
+from harness.judgement import LlmJudgeSummary
+from harness.quality.llm_judge import PROMPT_DIGEST, Endpoint, Session, judge_all
+from harness.quality_evidence import mean_interval
+from harness.quality_file import read_quality, write_quality
+from harness.quality_worker_main import answer_of
+from harness.runlog import RunReader
+
+
+def endpoint_of(url: str, model: str, key_env: str, price: str, max_cost_usd: float, most: int) -> Endpoint | None:
+    """From the command line; None where no judge is asked for.
+
+    Raises
+    ------
+    UsageError
+        For half of what is needed, or a price that is none.
+    """
+    if bool(url) != bool(model):
+        raise UsageError("--judge-url and --judge-model belong together")
+    if not url:
+        return None
+    prices: list[float | None] = [None, None]
+    if price:
+        try:
+            per_input, per_output = (float(part) for part in price.split(","))
+        except ValueError as error:
+            raise UsageError(f"--judge-price must be two numbers such as 0.15,0.60, not '{price}'") from error
+        if per_input < 0 or per_output < 0:
+            raise UsageError("--judge-price must not be negative")
+        prices = [per_input, per_output]
+    return Endpoint(url, model, os.environ.get(key_env, "none"), prices[0], prices[1], max_cost_usd, most)
+
+
+def ask_judge(run_dir: Path, endpoint: Endpoint) -> LlmJudgeSummary:
+    """Grade answers whose prompt has a reference, each beside it; those without have nothing to be set against.
+
+    Raises
+    ------
+    RunDirectoryError
+        When the run was not scored.
+    """
+    found = read_quality(run_dir)
+    if found is None:
+        raise RunDirectoryError(f"{run_dir} was not scored; run: harness score {run_dir}")
+    table, facts = found
+    outputs = [each for each in RunReader(run_dir).outputs() if each.get("expected", {}).get("reference")]
+    rng = random.Random(f"llm-judge/{facts.seed}")
+    chosen = outputs if len(outputs) <= endpoint.most else rng.sample(outputs, endpoint.most)
+    pairs = [(answer, answer.expected.reference[0]) for answer in map(answer_of, chosen)]
+    session = judge_all(pairs, endpoint)
+    summary = _summary(endpoint, session, [each["prompt_id"] for each in chosen])
+    if not pairs:
+        summary = summary.model_copy(update={"stopped": "no prompt has a reference to set the answers against"})
+    write_quality(run_dir, table, facts.model_copy(update={"llm_judge": summary}))
+    return summary
+
+
+def _summary(endpoint: Endpoint, session: Session, prompts: list[str]) -> LlmJudgeSummary:
+    known = [(made, prompt) for made, prompt in zip(session.results, prompts, strict=False) if made is not None]
+    priced = endpoint.usd_per_million_input is not None
+    summary = LlmJudgeSummary(
+        model=endpoint.model,
+        prompt_digest=PROMPT_DIGEST,
+        asked=len(session.results),
+        judged=len(known),
+        spent_usd=session.spent_usd if priced else None,
+        cap_usd=endpoint.max_cost_usd if priced else None,
+        stopped=session.stopped,
+    )
+    if not known:
+        return summary
+    scores = np.array([made.score for made, _ in known])
+    clusters = np.unique([prompt for _, prompt in known], return_inverse=True)[1]
+    mean, low, high = mean_interval(scores, clusters, clusters, 0.95)
+    return summary.model_copy(
+        update={
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "wins": sum(made.wins for made, _ in known) / len(known),
+            "agreement": sum(made.agrees for made, _ in known) / len(known),
+        }
+    )
