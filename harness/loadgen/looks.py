@@ -68,8 +68,7 @@ class LiveSamples:
         objectives = measured(self._cell.scenario.sla, streamed=self._cell.connection.stream)
         table = pa.Table.from_batches([*self._batches, *self._pending])
         judged = judged_part(load, read_requests(table, workers, load), longest_limit(objectives))
-        values = {metric: column[judged.rows] for metric, column in judged.requests.values.items()}
-        return fails_at_look(objectives, values, looks=len(load.looks) + 1)
+        return fails_at_look(objectives, judged, looks=len(load.looks) + 1)
 
 
 def _light(batch: pa.RecordBatch) -> pa.RecordBatch:
