@@ -14,6 +14,10 @@ as much as n / d, with the design effect d (Kish, 1965). What is estimated here:
    chi-square over its degrees of freedom, and the count by (t / z)^2 (Korn and Graubard, 1998).
 4. While d is above :data:`CORRELATED` and the window is shorter than :data:`CORRELATION_TIMES` correlation times of
    latency, the blocks themselves are alike, and nothing can PASS.
+5. A limit that no request comes near asks for less. Of any distribution at most 1 / (1 + K^2) lies K standard
+   deviations above its mean (Cantelli). Where nothing violates, and the limit is so far above the blocks' slowest
+   requests (their logarithms) that this is at most the allowed share, slow spells of the kind seen cannot reach it:
+   d is 1.
 
 The constants are measured, not derived: ``make simulate`` makes the rates of wrong verdicts in ``docs/statistics.md``.
 """
@@ -39,6 +43,8 @@ RANK_WEIGHT = 1.25
 """Of what the ranks' design effect is above 1, for p95 and wider; less further out, where ranks say less."""
 CORRELATED = 2.0
 CORRELATION_TIMES = 50.0
+REACH = 1.0
+"""Times Cantelli's K, because mean and standard deviation are those of the blocks seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def discounted(observed: int, design_effect: float) -> float:
 
 
 def effective(
-    issued_s: FloatArray, violates: BoolArray, values: FloatArray, allowed: float, window: Window
+    issued_s: FloatArray, violates: BoolArray, values: FloatArray, limit_s: float, allowed: float, window: Window
 ) -> Effective:
     """Estimate from requests: when each was issued, whether it violates, its value (+infinity: failed).
 
@@ -87,10 +93,12 @@ def effective(
     count = len(values)
     if count == 0:
         return independent(0)
+    block = block_of(issued_s, window)
+    if not violates.any() and _out_of_reach(block, values, limit_s, allowed):
+        return Effective(count, min(discounted(count, 1.0), count), 1.0, 0.0, BLOCKS)
     ranked = np.sort(values)
     levels = [ranked[count - math.ceil(share * count)] for share in shares(allowed)]
     exceeding = [violates, *(values >= level for level in levels)]
-    block = block_of(issued_s, window)
     found = [design_effect(block, each.astype(np.float64)) for each in exceeding]
     ranks, lag = rank_correlation(issued_s, values, block)
     return _effective(count, max(*found, 1.0 + rank_weight(allowed) * (ranks - 1.0)), lag, count, window)
@@ -113,6 +121,10 @@ def effective_ratio(
     total = int(sizes.sum())
     if total == 0:
         return independent(0)
+    # sums of floats depend on their order, and verdicts must not depend on that of the samples
+    order = np.lexsort((counted[0], sizes, values, issued_s))
+    issued_s, sizes, values = issued_s[order], sizes[order], values[order]
+    counted = [each[order] for each in counted]
     block = block_of(issued_s, window)
     ranks, lag = rank_correlation(issued_s, values, block)
     weight = 1.0 + rank_weight(allowed) * (ranks - 1.0)
@@ -151,6 +163,16 @@ def _effective(observed: int, design: float, lag: float, requests: int, window: 
     short = design > CORRELATED and needed_s > window.length_s
     samples = max(1.0, discounted(observed, design))
     return Effective(observed, min(samples, observed), design, time_s, BLOCKS, needed_s if short else 0.0)
+
+
+def _out_of_reach(block: IntArray, values: FloatArray, limit_s: float, allowed: float) -> bool:
+    slowest = np.zeros(BLOCKS)
+    np.maximum.at(slowest, block, values)
+    logs = np.log(slowest[slowest > 0])
+    if len(logs) < BLOCKS:
+        return False
+    reach = REACH * math.sqrt(1.0 / allowed - 1.0) * float(logs.std(ddof=1))
+    return bool(math.log(limit_s) > float(logs.mean()) + reach)
 
 
 def shares(allowed: float) -> list[float]:

@@ -200,7 +200,7 @@ def _verdict(
     if verdict is Verdict.PASS and not moved.moves:
         tightest = min(checks, key=_room)
         return verdict, (tightest.reason, *(c.reason for c in checks if c is not tightest))
-    return Verdict.INCONCLUSIVE, (*(check.reason for check in undecided), *([moved.moves] if moved.moves else []))
+    return Verdict.INCONCLUSIVE, (*([moved.moves] if moved.moves else []), *(check.reason for check in undecided))
 
 
 def _room(check: CheckResult) -> float:

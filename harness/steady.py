@@ -49,7 +49,9 @@ def warm_up_end_s(requests: Requests, window: Window) -> float:
     cut = BATCH * mser(e2e_s[: len(rows) // BATCH * BATCH].reshape(-1, BATCH).mean(axis=1))
     if cut == 0 or issued_s[cut] > latest_s or not _differs(issued_s, e2e_s, cut, window):
         return window.low_s
-    return float(issued_s[cut])
+    # what was dropped must also have left the server: judged is what was in flight when the warm-up ended
+    end_s = max(float(issued_s[cut]), float(requests.end_s[rows[:cut]].max()))
+    return end_s if end_s <= latest_s else window.low_s
 
 
 def mser(means: FloatArray) -> int:
@@ -142,6 +144,6 @@ def _median(half: Judged) -> tuple[float, float | None, float | None] | None:
     rows = half.rows & ~requests.unfinished
     values = requests.values["e2e"][rows]
     middle = seen.at_rank(nearest_rank(seen.known, 50))
-    worth = effective(requests.issued_s[rows], values >= middle, values, 0.5, window)
+    worth = effective(requests.issued_s[rows], values >= middle, values, middle, 0.5, window)
     low, high = rank_bounds(seen.known, 0.5, 0.95, worth.share)
     return middle, None if low is None else seen.at_rank(low), None if high is None else seen.at_rank(high)

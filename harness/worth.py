@@ -80,7 +80,7 @@ def _requests(objective: Objective, judged: Judged) -> Effective:
     rows = judged.rows & ~np.isnan(values) & (breaks | ~requests.unfinished)
     if judged.window is None:
         return independent(int(rows.sum()))
-    return effective(requests.issued_s[rows], breaks[rows], values[rows], allowed, judged.window)
+    return effective(requests.issued_s[rows], breaks[rows], values[rows], objective.limit, allowed, judged.window)
 
 
 def _gaps(objective: Objective, judged: Judged) -> Effective:
