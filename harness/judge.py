@@ -235,10 +235,8 @@ def _warmed(manifest: Manifest, requests: Requests) -> tuple[Manifest, str]:
     if end_s <= window.low_s:
         return manifest, told + "; the run was steady by then"
     warmed = manifest.model_copy(update={"load": load.model_copy(update={"warm_up_s": end_s})})
-    return (
-        warmed,
-        f"{end_s:.4g} s: the profile's {load.warm_up_s:g} s left latencies that differ from the rest (MSER-5)",
-    )
+    told = f"{end_s:.4g} s: after the profile's {load.warm_up_s:g} s latencies still differed from the rest"
+    return warmed, told
 
 
 def _cost(
