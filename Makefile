@@ -132,6 +132,10 @@ bench: setup ## benchmarks, each beside a floor of the same run (about 20 minute
 		emulator_capacity million_samples score_quality soak; do \
 		printf '==> python -m benchmarks.%s\n' "$$each"; $(BIN)/python -m benchmarks.$$each || exit 1; done
 
+.PHONY: simulate
+simulate: setup ## how often verdicts are wrong, over queues whose truth is known (the tables of docs/statistics.md; half an hour)
+	@$(BIN)/python -m benchmarks.simulate $(SIMULATE_ARGS)
+
 .PHONY: format
 format: setup-dev ## put the code in its one format
 	@$(BIN)/ruff check -q --select I --fix

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.effective import BLOCKS, Effective
 from harness.metrics import BoolArray, Judged, Observed
 from harness.objective import Objective
 from harness.statistics import (
@@ -28,6 +29,7 @@ from harness.statistics import (
     t_cdf,
     t_quantile,
 )
+from harness.worth import error_worth, latency_worth, mean_worth, takes_limit
 
 RATE_BLOCKS = 10
 """A rate per second is tested on the means of this many equal blocks of the window."""
@@ -81,28 +83,33 @@ class Evidence:
     rate_high: float | None = None
     more: int | None = None
     at_limit: bool = False
+    worth: Effective | None = None
     hint: str = ""
     """Why no number of samples would help, or what is missing; instead of a count of samples."""
 
 
-def percentile_evidence(objective: Objective, observed: Observed, terms: Terms, checks: int) -> Evidence:
+def percentile_evidence(objective: Objective, judged: Judged, terms: Terms, checks: int) -> Evidence:
     allowed, percentile = objective.allowed_rate, objective.percentile
     assert allowed is not None and percentile is not None
+    observed = judged.observe(objective.metric)
     overdue = observed.count_unfinished_beyond(objective.limit, inclusive=takes_limit(objective))
     known = observed.known + overdue
     violations = known - observed.count_within(objective.limit, inclusive=takes_limit(objective))
-    evidence = _counted(objective, violations, known, len(observed.unfinished_s) - overdue, allowed, terms, checks)
+    worth = latency_worth(objective, judged)
+    evidence = _counted(
+        objective, violations, known, len(observed.unfinished_s) - overdue, allowed, terms, checks, worth
+    )
     if known == 0:
         return replace(evidence, undefined=observed.undefined)
     value = observed.at_rank(nearest_rank(known, percentile))
-    low, high = rank_bounds(known, allowed, terms.confidence)
+    low, high = rank_bounds(known, allowed, terms.confidence, worth.share)
     noun = "gaps" if objective.metric == "itl" else "requests"
     share = number(violations / known, allowed, 100)
     return replace(
         evidence,
         value=value,
         value_low=None if low is None else observed.at_rank(low),
-        value_high=None if high is None else observed.at_rank(high),
+        value_high=None if high is None or worth.needed_s else observed.at_rank(high),
         undefined=observed.undefined,
         text=f"{_is(objective, value)}; {share}% of {known:,} {noun} violate it and at most {percent(allowed)} may",
     )
@@ -114,7 +121,8 @@ def error_evidence(objective: Objective, objectives: Sequence[Objective], judged
     errors = int(np.count_nonzero(requests.failed & rows))
     unknown = int(np.count_nonzero(requests.unfinished & rows))
     known = int(np.count_nonzero(rows)) - unknown
-    evidence = _counted(objective, errors, known, unknown, objective.limit, terms, len(objectives))
+    worth = error_worth(judged)
+    evidence = _counted(objective, errors, known, unknown, objective.limit, terms, len(objectives), worth)
     if known == 0:
         return evidence
     text = f"{_is(objective, errors / known)}; {errors:,} of {known:,} requests failed"
@@ -124,35 +132,51 @@ def error_evidence(objective: Objective, objectives: Sequence[Objective], judged
 
 
 def _counted(
-    objective: Objective, violations: int, known: int, unknown: int, allowed: float, terms: Terms, checks: int
+    objective: Objective,
+    violations: int,
+    known: int,
+    unknown: int,
+    allowed: float,
+    terms: Terms,
+    checks: int,
+    worth: Effective,
 ) -> Evidence:
     """Weigh a count of violations, with unknown requests always on the side that spares the other verdict."""
-    everything = known + unknown
-    p_pass = p_value_pass(violations + unknown, everything, allowed)
-    p_fail = p_value_fail(violations, everything + terms.unseen, allowed)
+    share, short = worth.share, worth.needed_s > 0
+    everything, unseen = share * (known + unknown), share * terms.unseen
+    bad, worst = share * violations, share * (violations + unknown)
+    p_pass = 1.0 if short else p_value_pass(worst, everything, allowed)
     more, at_limit = more_samples(
-        violations, known, allowed, pass_alpha=terms.alpha, fail_alpha=terms.fail_alpha(checks)
+        violations, known, allowed, pass_alpha=terms.alpha, fail_alpha=terms.fail_alpha(checks), share=share
     )
+    hint = ""
+    if unknown and p_pass > terms.alpha:
+        hint = f"{unknown:,} requests were not over, and could still break it"
+    if short:
+        hint = (
+            f"latencies stay alike for some {worth.correlation_time_s:.2g} s, so a PASS takes a judged window of"
+            f" {worth.needed_s:,.0f} s or more"
+        )
     return Evidence(
         objective,
         p_pass,
-        p_fail,
+        p_value_fail(bad, everything + unseen, allowed),
         text=f"no judged request has a known {objective.metric}",
         samples=known,
         violations=violations,
         allowed=allowed,
-        rate_low=rate_lower(violations, everything + terms.unseen, terms.confidence),
-        rate_high=rate_upper(violations + unknown + terms.unseen, everything + terms.unseen, terms.confidence),
+        rate_low=rate_lower(bad, everything + unseen, terms.confidence),
+        rate_high=1.0 if short else rate_upper(worst + unseen, everything + unseen, terms.confidence),
         more=more,
         at_limit=at_limit,
-        hint=f"{unknown:,} requests were not over, and could still break it"
-        if unknown and p_pass > terms.alpha
-        else "",
+        worth=worth if known else None,
+        hint=hint,
     )
 
 
-def mean_evidence(objective: Objective, observed: Observed, terms: Terms) -> Evidence:
-    """Student's t on the values of independent requests; one failed request makes the mean infinite."""
+def mean_evidence(objective: Objective, judged: Judged, terms: Terms) -> Evidence:
+    """Student's t with the variance of the mean taken from equal blocks; one failed request makes the mean infinite."""
+    observed = judged.observe(objective.metric)
     known = observed.known
     if observed.infinite:
         text = f"{_is(objective, math.inf)}: {observed.infinite:,} of {known:,} failed, and a failure never ends"
@@ -170,15 +194,17 @@ def mean_evidence(objective: Objective, observed: Observed, terms: Terms) -> Evi
             objective, 1.0, 1.0, f"{_is(objective, mean)}, of {known:,} values", value=mean, samples=known,
             undefined=observed.undefined, more=FEWEST_FOR_A_MEAN - len(values),
         )  # fmt: skip
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    evidence = _student(objective, mean, error, len(values), len(values), terms)
+    worth = mean_worth(objective, judged)
+    error = float(values.std(ddof=1)) / math.sqrt(worth.samples)
+    evidence = _student(objective, mean, error, BLOCKS, len(values), terms)
     hint = f"{len(observed.unfinished_s):,} requests were not over" if len(observed.unfinished_s) else ""
     return replace(
         evidence,
         p_pass=1.0 if hint else evidence.p_pass,
         hint=hint,
         undefined=observed.undefined,
-        text=f"{_is(objective, mean)}, of {known:,} values",
+        worth=worth,
+        text=f"{_is(objective, mean)}, of {known:,} values over {BLOCKS} equal blocks",
     )
 
 
@@ -282,8 +308,3 @@ def _is(objective: Objective, value: float) -> str:
 
 def percent(share: float) -> str:
     return f"{round(100 * share, 9):g}%"
-
-
-def takes_limit(objective: Objective) -> bool:
-    """Whether a value exactly at an upper limit still keeps it."""
-    return objective.comparison == "<="

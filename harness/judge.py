@@ -26,8 +26,9 @@ from harness.judgement import (
     Verdict,
 )
 from harness.lifecycle import failures as server_failures
+from harness.little import closed_loop
 from harness.manifest import Manifest
-from harness.metrics import BoolArray, Judged, closed_loop, judged_part, observe, read_requests
+from harness.metrics import BoolArray, Judged, Requests, judged_part, judged_window, read_requests
 from harness.notes import open_loop_notes, run_notes
 from harness.objective import Objective
 from harness.paid import limit_notes, spend_facts, spend_notes
@@ -41,14 +42,11 @@ from harness.scored import NOT_SCORED, Scored
 from harness.sla import cell_verdict, evaluate, good_and_bad, measured
 from harness.slowest import COLUMNS as SLOWEST_COLUMNS
 from harness.slowest import slowest
-from harness.statistics import nearest_rank, rank_bounds
+from harness.steady import Drift, drift, warm_up_end_s
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
 from harness.telemetry_summary import telemetry_notes, telemetry_summary
 from harness.timeline import timeline
 from harness.validity import certificate_faults, certificate_notes, client_health, distribution_notes, faults
-
-DRIFT_GROWTH = 1.2
-"""A second half whose median is this many times the first's is not one state to be judged."""
 
 
 def judge(
@@ -73,6 +71,7 @@ def judge(
     if sla is not None:
         manifest = manifest.model_copy(update={"scenario": manifest.scenario.model_copy(update={"sla": sla})})
     requests = read_requests(table, manifest.workers, manifest.load)
+    manifest, warm_up_note = _warmed(manifest, requests)
     quality, scoring = joined(run_dir, manifest, table)
     told = ("outcome", "error", "http_status", "region", "token_source", "retries", *TOKEN_COUNTS, *SLOWEST_COLUMNS)
     table = table.select(list(dict.fromkeys(told)))
@@ -91,7 +90,7 @@ def judge(
     client = client.model_copy(update={"certificate": certificate})
     rate_per_s = load.events_per_s if manifest.stream else load.throughput_rps
     invalid += certificate_faults(manifest, certificate, rate_per_s)
-    verdict, reasons = _verdict(manifest, checks, invalid, _drift(judged))
+    verdict, reasons = _verdict(manifest, checks, invalid, drift(manifest.scenario.sla, judged, terms, checks))
     kept = measured(manifest.scenario.sla, streamed=manifest.stream, quality=quality)
     good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
     answers = None
@@ -116,6 +115,7 @@ def judge(
             "goodput_rps": acceptable * int(judged.ended_in_window(good).sum()) / window.length_s if window else None,
             "load": load,
             "client": client,
+            "warm_up_note": warm_up_note,
             "window": (window.low_s, window.high_s) if window else None,
             "timeline": timeline(
                 requests, _after_start(manifest, manifest.load.stopped_issuing_s), streamed=manifest.stream
@@ -202,7 +202,7 @@ def _terms(manifest: Manifest, written: int) -> Terms:
 
 
 def _verdict(
-    manifest: Manifest, checks: tuple[CheckResult, ...], invalid: list[str], drift: str
+    manifest: Manifest, checks: tuple[CheckResult, ...], invalid: list[str], moved: Drift
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Weigh everything: INVALID over FAIL over INCONCLUSIVE over PASS. The first reason is the sentence.
 
@@ -213,17 +213,17 @@ def _verdict(
     undecided = [check.reason for check in checks if check.verdict is Verdict.INCONCLUSIVE]
     unmeasured = [check.reason for check in checks if check.verdict is Verdict.NOT_MEASURED]
     fallen = server_failures(manifest.server)
-    failures = [*fallen, *(check.reason for check in failing)]
+    failures = [*fallen, *(check.reason for check in failing), *([moved.breaks] if moved.breaks else [])]
     if invalid and not fallen:
         return Verdict.INVALID, (*invalid, *failures)
     if failures:
         failures += invalid
         return Verdict.FAIL, tuple(failures)
     verdict = cell_verdict(checks)
-    if verdict is Verdict.PASS and not drift:
+    if verdict is Verdict.PASS and not moved.moves:
         tightest = min(checks, key=_room)
         return verdict, (tightest.reason, *(c.reason for c in checks if c is not tightest))
-    return Verdict.INCONCLUSIVE, (*undecided, *([drift] if drift else []), *unmeasured)
+    return Verdict.INCONCLUSIVE, (*([moved.moves] if moved.moves else []), *undecided, *unmeasured)
 
 
 def _room(check: CheckResult) -> float:
@@ -244,32 +244,22 @@ def _nothing_judged(manifest: Manifest, rows: BoolArray) -> list[str]:
     return [f"no request was issued after the warm-up of {load.warm_up_s:g} s{ended}: the run was too short"]
 
 
-def _drift(judged: Judged) -> str:
-    """Compare the median E2E of the window's halves.
+def _warmed(manifest: Manifest, requests: Requests) -> tuple[Manifest, str]:
+    """The manifest with the warm-up that the run took, and how that was chosen.
 
-    The growth must be large, and certain: the lower bound of the second median above the upper of the first.
+    A run that was stopped at a look is judged over the window of that look.
     """
-    requests, rows, window = judged.requests, judged.rows, judged.window
-    if window is None:
-        return ""
-    middle = (window.low_s + window.high_s) / 2
-    halves = [
-        observe(requests, rows & half, "e2e") for half in (requests.issued_s <= middle, requests.issued_s > middle)
-    ]
-    first, second = halves
-    if not first.known or not second.known:
-        return ""
-    _, high = rank_bounds(first.known, 0.5, 0.95)
-    low, _ = rank_bounds(second.known, 0.5, 0.95)
-    medians = [half.at_rank(nearest_rank(half.known, 50)) for half in halves]
-    if low is None or high is None or second.at_rank(low) <= first.at_rank(high):
-        return ""
-    if medians[1] <= DRIFT_GROWTH * medians[0]:
-        return ""
-    return (
-        f"drift: the median e2e grew from {medians[0]:.3g} s in the first half to {medians[1]:.3g} s in the second,"
-        " so a longer run would see more"
-    )
+    load = manifest.load
+    window = judged_window(load, requests)
+    told = f"{load.warm_up_s:g} s, the profile's"
+    if window is None or _stopped_early(manifest):
+        return manifest, told
+    end_s = warm_up_end_s(requests, window)
+    if end_s <= window.low_s:
+        return manifest, told + "; the run was steady by then"
+    warmed = manifest.model_copy(update={"load": load.model_copy(update={"warm_up_s": end_s})})
+    told = f"{end_s:.4g} s: after the profile's {load.warm_up_s:g} s latencies still differed from the rest"
+    return warmed, told
 
 
 def _cost(

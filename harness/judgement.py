@@ -51,10 +51,10 @@ class CheckResult(Record):
     """One SLA check. Values are in the check's base unit (seconds, share, per second).
 
     For a percentile check, ``violations`` of ``samples`` break the limit, ``rate_low`` and
-    ``rate_high`` are one-sided Clopper-Pearson bounds of the violation rate, each at
-    ``confidence``; ``allowed_rate`` is what the percentile allows. ``value`` is the
-    nearest-rank order statistic with failures as +infinity; ``value_low`` and ``value_high``
-    bound it the same way.
+    ``rate_high`` are one-sided bounds of the violation rate, each at ``confidence``: those of
+    Clopper and Pearson at ``effective_samples`` in place of ``samples``; ``allowed_rate`` is what
+    the percentile allows. ``value`` is the nearest-rank order statistic with failures as +infinity;
+    ``value_low`` and ``value_high`` bound it the same way.
     """
 
     text: str
@@ -81,6 +81,16 @@ class CheckResult(Record):
     at_limit: bool = False
     undefined: int = 0
     """Judged requests for which the metric is not defined (TPOT of a one-token answer), left out."""
+    effective_samples: float | None = None
+    """As many independent samples would say as much; :mod:`harness.effective` has the procedure."""
+    design_effect: float | None = None
+    """How many times the variance of independent samples theirs is, at least 1; estimated from the run."""
+    correlation_time_s: float | None = None
+    """For how long latencies stay alike; 0: no longer than from one request to the next."""
+    blocks: int = 0
+    """Equal pieces of the window that the design effect is estimated from; 0: independence was taken for granted."""
+    needed_window_s: float | None = None
+    """The shortest window that could PASS, where latencies stay alike for too long for this one."""
 
 
 class Distribution(Record):
@@ -432,6 +442,8 @@ class Judgement(Record):
     window: tuple[float, float] | None = None
     """Judged window in seconds after the run clock's zero."""
     warm_up_s: float = 0.0
+    warm_up_note: str = ""
+    """How the warm-up was chosen: the profile's, or longer because the run was not steady by then."""
     ended_by: str = ""
     timeline: tuple[TimelinePoint, ...] = ()
     curves: tuple[Curve, ...] = ()
@@ -452,5 +464,5 @@ class Judgement(Record):
     telemetry: TelemetrySummary | None = None
     """None: none was recorded."""
     notes: tuple[str, ...] = ()
-    """Statements a reader needs: independence assumed, quality not measured, lengths forced."""
+    """Statements a reader needs: what the counts are worth, quality not measured, lengths forced."""
     provenance: Provenance | None = None

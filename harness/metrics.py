@@ -1,4 +1,4 @@
-"""What each request took, which requests are judged, and the closed loop's arithmetic.
+"""What each request took, and which requests are judged.
 
 Definitions (``docs/metrics.md`` has the formulas):
 
@@ -6,7 +6,8 @@ Definitions (``docs/metrics.md`` has the formulas):
 - *TPOT*: (last token - first token) / (output tokens - 1); undefined for one token, or one chunk.
 - *ITL*: every gap between content chunks, pooled over requests.
 
-A failed request is +infinity in each of them. For ITL a failed request adds one infinite gap to those it had.
+A failed request is +infinity in each of them. For ITL it has, in place of its own gaps, one infinite gap for each that
+the answer asked for would have had.
 A request that was not over when it was last seen (``in_flight``, ``cancelled``) has the *least* each metric
 can become: it violates a limit that this least already breaks, and is unknown otherwise.
 
@@ -79,6 +80,8 @@ class Requests:
     open_gap_s: FloatArray
     """Of an unfinished request: how long its next chunk has been awaited."""
     output_tokens: IntArray
+    expected_gaps: IntArray
+    """Of an answer of as many tokens as were asked for, one a chunk; at least one."""
     chunks: IntArray
     defects: int
 
@@ -106,6 +109,7 @@ def read_requests(table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFac
 
     tokens = _integers(table, "output_tokens")
     chunks = _integers(table, "chunks")
+    asked = np.maximum(_integers(table, "requested_tokens") - 1, 1)
     first, last = raw["first_token"], raw["last_token"]
     has_token = ~np.isnan(first)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -116,7 +120,6 @@ def read_requests(table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFac
             "response_time": end - due,
         }
         # An unfinished answer's TPOT is at least this: it may have all the tokens asked for, but no sooner than now.
-        asked = np.maximum(_integers(table, "requested_tokens") - 1, 1)
         values["tpot"][unfinished] = np.where(has_token, (end - first) / asked, 0.0)[unfinished]
         contradictory = np.isnan(begin + shift) | (ok & ~(raw["end"] >= sent))
     failed = ~(ok | unfinished)
@@ -139,6 +142,7 @@ def read_requests(table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFac
         gaps=table.column("gaps_us"),
         open_gap_s=np.where(has_token, end - last, 0.0),
         output_tokens=tokens,
+        expected_gaps=asked,
         chunks=chunks,
         defects=int(np.count_nonzero(contradictory)),
     )
@@ -233,14 +237,14 @@ def observe(requests: Requests, rows: BoolArray, metric: str, settled_s: float =
 
 
 def _observe_gaps(requests: Requests, rows: BoolArray) -> Observed:
-    gaps = pc.list_flatten(requests.gaps.filter(pa.array(rows))).to_numpy()
-    gaps = np.sort(gaps.astype(np.uint32, copy=False))
     failed, unfinished = requests.failed & rows, requests.unfinished & rows
+    gaps = pc.list_flatten(requests.gaps.filter(pa.array(rows & ~failed))).to_numpy()
+    gaps = np.sort(gaps.astype(np.uint32, copy=False))
     without = requests.ok & rows & (requests.chunks < 2)
     return Observed(
         values=gaps,
         per_second=_MICROSECONDS,
-        infinite=int(np.count_nonzero(failed)),
+        infinite=int(requests.expected_gaps[failed].sum()),
         undefined=int(np.count_nonzero(without)),
         unfinished_s=np.sort(np.maximum(requests.open_gap_s[unfinished], 0.0)),
     )
@@ -290,6 +294,8 @@ class Judged:
     """False: answers came whole, and the metrics of :data:`STREAMED` do not exist."""
     quality: Scored | NotScored = NOT_SCORED
     _observed: dict[str, Observed] = field(default_factory=dict)
+    worth: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    """What :mod:`harness.worth` found, which depends on no level of confidence."""
 
     def observe(self, metric: str) -> Observed:
         """Collect one metric, once."""
@@ -308,61 +314,6 @@ def judged_part(load: LoadFacts, requests: Requests, settled_s: float, *, stream
     """Select what is judged of a run."""
     window = judged_window(load, requests)
     return Judged(requests, judged_rows(requests, window), window, settled_s, streamed)
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """A closed loop over the window. ``users`` is time in flight plus time thinking, over the window's length.
-
-    Both are clipped to the window and summed over users, so that N = X (R + Z) has no edge effects.
-    """
-
-    throughput_rps: float
-    in_flight: float
-    users: float
-    response_s: float | None
-    think_s: float | None
-
-
-def closed_loop(judged: Judged, think_mean_s: float) -> Loop | None:
-    """Account for every user's time in the window.
-
-    A user thinks from the run clock's zero to the first request and from each end to the next scheduled
-    time; after the last request, for as long as the longest think seen: one that is gone longer is missing.
-    """
-    requests, window = judged.requests, judged.window
-    if window is None:
-        return None
-    order = np.lexsort((requests.begin_s, requests.user))
-    user, begin = requests.user[order], requests.begin_s[order]
-    end = np.maximum(requests.end_s[order], begin)
-    due = np.minimum(requests.scheduled_s[order], begin)
-    first = np.concatenate(([True], user[1:] != user[:-1])) if len(user) else np.zeros(0, dtype=bool)
-    last = np.roll(first, -1)
-    since = np.where(first, 0.0, np.roll(end, 1))
-    think = due - since
-    between = think[~first & (think > 0)]
-    longest = max(float(between.max()) if between.size else 0.0, 5 * think_mean_s)
-    in_flight = overlap(begin, end, window)
-    thinking = overlap(since, due, window) + overlap(end[last], end[last] + longest, window)
-
-    finished = judged.ended_in_window(requests.ok)
-    answered = requests.values["e2e"][judged.rows & requests.ok]
-    answered = answered[np.isfinite(answered)]
-    thought = think[judged.rows[order] & ~first]
-    length = window.length_s
-    return Loop(
-        throughput_rps=float(np.count_nonzero(finished)) / length,
-        in_flight=in_flight / length,
-        users=(in_flight + thinking) / length,
-        response_s=float(answered.mean()) if answered.size else None,
-        think_s=float(thought.mean()) if thought.size else None,
-    )
-
-
-def overlap(start: FloatArray, stop: FloatArray, window: Window) -> float:
-    clipped = np.minimum(stop, window.high_s) - np.maximum(start, window.low_s)
-    return float(np.nansum(np.maximum(clipped, 0.0)))
 
 
 def _clock_shift(table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFacts) -> FloatArray:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from harness.effective import BLOCKS
 from harness.judgement import LoadSummary
 from harness.manifest import Manifest
 from harness.metrics import Judged
 
-INDEPENDENCE = (
-    "independent requests assumed: batching correlates neighbours, a verdict near the limit can be wrong more often"
-    " than {wrong}%"
+WORTH = (
+    "requests that were served together are slow together: every bound counts them as the independent requests that"
+    " they are worth, estimated from {blocks} equal blocks of the judged window"
+)
+NO_ERRORS = (
+    "no error was seen, so nothing tells whether errors would come in bursts: for the error rate requests count as"
+    " independent"
 )
 SCOPE = "a verdict covers this launch of the server, this host and this set of prompts"
 
 
 def run_notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
     requests, rows = judged.requests, judged.rows
-    notes = [INDEPENDENCE.format(wrong=f"{round(100 * (1 - manifest.confidence), 6):g}"), SCOPE]
+    notes = [WORTH.format(blocks=BLOCKS), SCOPE]
+    if any(each.metric == "error_rate" for each in manifest.scenario.sla) and not (requests.failed & rows).any():
+        notes.append(NO_ERRORS)
     if manifest.other_gpu:
         hardware = "" if manifest.stack.hardware is None else f" in place of {manifest.stack.hardware.gpu}"
         notes.append(

@@ -33,7 +33,7 @@ def region_results(
 
 def _within(judged: Judged, regions: pa.ChunkedArray, name: str) -> Judged:
     rows = judged.rows & np.asarray(pc.equal(regions, name).to_numpy(), dtype=bool)
-    return replace(judged, rows=rows, _observed={})
+    return replace(judged, rows=rows, _observed={}, worth={})
 
 
 def _judge(name: str, objectives: Sequence[Objective], judged: Judged, terms: Terms) -> RegionResult:
@@ -44,7 +44,8 @@ def _judge(name: str, objectives: Sequence[Objective], judged: Judged, terms: Te
         return found
     p_fail = None
     if first.violations is not None and first.allowed_rate is not None:
-        p_fail = p_value_fail(first.violations, first.samples, first.allowed_rate)
+        share = first.effective_samples / first.samples if first.effective_samples and first.samples else 1.0
+        p_fail = p_value_fail(share * first.violations, share * first.samples, first.allowed_rate)
     return found.model_copy(
         update={
             "check": first.text,

@@ -1,7 +1,8 @@
 """From judged requests to one verdict per check: PASS, FAIL or INCONCLUSIVE.
 
 1. A percentile check asks whether the share of violations is at most 1 - p. It PASSes when the one-sided
-   upper Clopper-Pearson bound of that share is at most the allowed one, and FAILs when the lower is above it.
+   upper Clopper-Pearson bound of that share is at most the allowed one, and FAILs when the lower is above it, with
+   requests counted as the independent ones they are worth (:mod:`harness.effective`).
 2. A cell PASSes when every check does: each is tested at the full confidence, because a wrong PASS of the
    cell needs a wrong PASS of the one check that truly fails (intersection-union test).
 3. A cell FAILs when any check does, so FAIL is corrected for the number of checks (Holm), and for the looks
@@ -13,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,14 +28,14 @@ from harness.evidence import (
     percent,
     percentile_evidence,
     rate_evidence,
-    takes_limit,
 )
 from harness.judgement import CheckResult, Verdict
-from harness.metrics import STREAMED, BoolArray, FloatArray, Judged, Requests, gaps_beyond, mean_gap
+from harness.metrics import STREAMED, BoolArray, Judged, Requests, gaps_beyond, mean_gap
 from harness.objective import Objective
 from harness.quality_evidence import good_share_evidence, goodput_evidence, score_evidence
 from harness.scored import NOT_SCORED, NotScored, Scored
 from harness.statistics import holm, p_value_fail
+from harness.worth import error_worth, latency_worth, takes_limit, violates
 
 
 def evaluate(objectives: Sequence[Objective], judged: Judged, terms: Terms) -> tuple[CheckResult, ...]:
@@ -97,12 +98,11 @@ def _evidence(objective: Objective, objectives: Sequence[Objective], judged: Jud
         ok = judged.requests.ok
         counted = good_and_bad(objectives, judged.requests)[0] if objective.metric == "goodput" else ok
         return rate_evidence(objective, judged, counted, terms)
-    observed = judged.observe(objective.metric)
     if objective.aggregate == "mean":
-        return mean_evidence(objective, observed, terms)
+        return mean_evidence(objective, judged, terms)
     if objective.aggregate == "max":
-        return maximum_evidence(objective, observed)
-    return percentile_evidence(objective, observed, terms, len(objectives))
+        return maximum_evidence(objective, judged.observe(objective.metric))
+    return percentile_evidence(objective, judged, terms, len(objectives))
 
 
 def _quality(objective: Objective, objectives: Sequence[Objective], judged: Judged, terms: Terms) -> Evidence:
@@ -125,39 +125,38 @@ def cell_verdict(checks: Sequence[CheckResult]) -> Verdict:
 
 
 def fails_at_look(
-    objectives: Sequence[Objective],
-    values: Mapping[str, FloatArray],
-    *,
-    unknown: int = 0,
-    confidence: float = 0.95,
-    looks: int = 1,
+    objectives: Sequence[Objective], judged: Judged, *, unknown: int = 0, confidence: float = 0.95, looks: int = 1
 ) -> bool:
     """Whether FAIL is certain now, at one of ``looks`` moments fixed before the run (the end included).
 
-    Only percentile checks and ``error_rate`` take part; the others wait for the end of the run.
+    Only percentile checks but those of ITL, and ``error_rate``, take part; the others wait for the end of the run. What
+    the requests are worth is worked out only where they would fail as independent ones.
 
     Parameters
     ----------
-    values
-        Per metric (``e2e``, ``ttft``, ``tpot``, ``response_time``), one value for each request issued since
-        warm-up, in seconds: +infinity for a failed one, NaN where undefined, the age for one in flight.
+    judged
+        Requests issued since warm-up; one in flight has its age.
     unknown
-        Requests issued since warm-up of which nothing is known yet (in flight, or not shipped); they count
-        as keeping every limit, so that what comes later cannot take a FAIL back.
+        Requests issued since warm-up of which nothing is known yet (not shipped); like those in flight that
+        break no limit yet, they count as keeping every limit, so that what comes later cannot take a FAIL back.
     """
     level = Terms(confidence, looks).fail_alpha(len(objectives))
+    requests, rows = judged.requests, judged.rows
     for objective in objectives:
-        found = values.get("e2e" if objective.metric == "error_rate" else objective.metric)
-        if found is None:
-            continue
         if objective.metric == "error_rate":
-            violations, allowed = int(np.count_nonzero(np.isposinf(found))), objective.limit
-        elif objective.allowed_rate is not None:
-            violations, allowed = int(np.count_nonzero(_violates(objective, found))), objective.allowed_rate
+            breaks, allowed = requests.failed, objective.limit
+            defined = rows
+        elif objective.allowed_rate is not None and objective.metric in requests.values:
+            values = requests.values[objective.metric]
+            breaks, allowed = violates(objective, values), objective.allowed_rate
+            defined = rows & ~np.isnan(values)
         else:
             continue
-        samples = len(found) - int(np.count_nonzero(np.isnan(found))) + unknown
-        if p_value_fail(violations, samples, allowed) < level:
+        violations, samples = int(np.count_nonzero(breaks & rows)), int(np.count_nonzero(defined)) + unknown
+        if p_value_fail(violations, samples, allowed) >= level:
+            continue
+        share = (error_worth(judged) if objective.metric == "error_rate" else latency_worth(objective, judged)).share
+        if p_value_fail(share * violations, share * samples, allowed) < level:
             return True
     return False
 
@@ -172,9 +171,9 @@ def good_and_bad(objectives: Sequence[Objective], requests: Requests) -> tuple[B
         if not objective.is_latency:
             continue
         if objective.metric != "itl":
-            bad |= _violates(objective, requests.values[objective.metric])
+            bad |= violates(objective, requests.values[objective.metric])
         elif objective.aggregate == "mean":
-            bad |= _violates(objective, mean_gap(requests))
+            bad |= violates(objective, mean_gap(requests))
         else:
             beyond, gaps = gaps_beyond(requests, objective.limit, inclusive=takes_limit(objective))
             bad |= beyond > np.floor((objective.allowed_rate or 0.0) * gaps + 1e-9)
@@ -191,6 +190,7 @@ def _conclude(evidence: Evidence, terms: Terms, fails: bool, checks: int) -> Che
         reason += f"; with {percent(terms.confidence)} confidence at most {high}% do"
     elif undecided:
         reason += f"; {_why_undecided(evidence, terms, checks, passes=passes)}"
+    worth = evidence.worth
     value, sign = evidence.value, 1.0 if objective.lower_is_better else -1.0
     return CheckResult(
         text=objective.text,
@@ -214,6 +214,11 @@ def _conclude(evidence: Evidence, terms: Terms, fails: bool, checks: int) -> Che
         more_samples=evidence.more if undecided and not passes else None,
         at_limit=undecided and not passes and evidence.at_limit,
         undefined=evidence.undefined,
+        effective_samples=worth.samples if worth else None,
+        design_effect=worth.design_effect if worth else None,
+        correlation_time_s=worth.correlation_time_s if worth and worth.blocks else None,
+        blocks=worth.blocks if worth else 0,
+        needed_window_s=(worth.needed_s if worth else 0.0) or None,
     )
 
 
@@ -227,7 +232,7 @@ def _why_undecided(evidence: Evidence, terms: Terms, checks: int, *, passes: boo
             f"alone it would fail at {percent(terms.confidence)}, but {_some(checks, 'check')} and"
             f" {_some(terms.looks, 'look')} share the {percent(terms.alpha)} chance of a wrong FAIL" + _more(evidence)
         )
-    return ("too close to the limit to tell" if evidence.at_limit else "undecided") + _more(evidence)
+    return ("too close to the limit to tell" if evidence.at_limit else "undecided") + _worth(evidence) + _more(evidence)
 
 
 def _more(evidence: Evidence) -> str:
@@ -237,10 +242,12 @@ def _more(evidence: Evidence) -> str:
     return f": about {evidence.more:,} more {noun} would decide at the rate seen"
 
 
+def _worth(evidence: Evidence) -> str:
+    worth = evidence.worth
+    if worth is None or worth.share > 0.9:
+        return ""
+    return f", because they are worth {worth.samples:,.0f} independent ones"
+
+
 def _some(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _violates(objective: Objective, values: FloatArray) -> BoolArray:
-    """NaN, an undefined value, violates nothing."""
-    return np.asarray(values > objective.limit if takes_limit(objective) else values >= objective.limit)

@@ -1,7 +1,7 @@
 """Exact one-sided bounds of a binomial rate, the sample sizes they need, Holm's correction, Student's t.
 
-Every request violates a limit or does not, independently of the others: that is assumed here and said in
-each judgement. A rate's p-value and its Clopper-Pearson bound agree: the bound at confidence 1 - alpha
+Counts are real numbers: what requests are worth as independent ones (:mod:`harness.effective`), ``share`` of what was
+counted. A rate's p-value and its Clopper-Pearson bound agree: the bound at confidence 1 - alpha
 reaches a rate exactly when the p-value at that rate is alpha. PASS takes p <= alpha (the upper bound is at most
 the allowed rate), FAIL p < alpha (the lower bound is above it).
 
@@ -27,7 +27,7 @@ def alpha_of(confidence: float) -> float:
     return round(1.0 - confidence, 12)
 
 
-def p_value_fail(violations: int, samples: int, allowed: float) -> float:
+def p_value_fail(violations: float, samples: float, allowed: float) -> float:
     """Chance of at least this many violations when the true rate is ``allowed``; small: the rate is above it."""
     if violations <= 0:
         return 1.0
@@ -36,21 +36,21 @@ def p_value_fail(violations: int, samples: int, allowed: float) -> float:
     return float(betainc(violations, samples - violations + 1, allowed))
 
 
-def p_value_pass(violations: int, samples: int, allowed: float) -> float:
+def p_value_pass(violations: float, samples: float, allowed: float) -> float:
     """Chance of at most this many violations when the true rate is ``allowed``; small: the rate is below it."""
     if violations >= samples:
         return 1.0
     return float(betainc(samples - violations, violations + 1, 1.0 - allowed))
 
 
-def rate_lower(violations: int, samples: int, confidence: float) -> float:
+def rate_lower(violations: float, samples: float, confidence: float) -> float:
     """One-sided Clopper-Pearson lower bound of the violation rate."""
     if violations <= 0:
         return 0.0
     return float(betaincinv(violations, samples - violations + 1, alpha_of(confidence)))
 
 
-def rate_upper(violations: int, samples: int, confidence: float) -> float:
+def rate_upper(violations: float, samples: float, confidence: float) -> float:
     """One-sided Clopper-Pearson upper bound of the violation rate; 1 without samples."""
     if violations >= samples:
         return 1.0
@@ -64,9 +64,9 @@ def required_samples(violations: int, allowed: float, confidence: float) -> int:
 
 
 def more_samples(
-    violations: int, samples: int, allowed: float, *, pass_alpha: float, fail_alpha: float
+    violations: int, samples: int, allowed: float, *, pass_alpha: float, fail_alpha: float, share: float = 1.0
 ) -> tuple[int | None, bool]:
-    """How many more samples would decide at the rate seen, and whether the rate is at the limit.
+    """How many more samples, each worth ``share``, would decide at the rate seen, and whether the rate is at the limit.
 
     Returns ``(None, True)`` when no reasonable number would: the true rate cannot be told from ``allowed``.
     """
@@ -76,8 +76,8 @@ def more_samples(
 
     def decides(n: int) -> bool:
         if rate < allowed:
-            return p_value_pass(math.ceil(rate * n), n, allowed) <= pass_alpha
-        return p_value_fail(math.floor(rate * n), n, allowed) < fail_alpha
+            return p_value_pass(share * math.ceil(rate * n), share * n, allowed) <= pass_alpha
+        return p_value_fail(share * math.floor(rate * n), share * n, allowed) < fail_alpha
 
     cap = samples * REASONABLE_FACTOR if violations else max(samples * REASONABLE_FACTOR, 100_000)
     if rate == allowed or not decides(cap):
@@ -93,19 +93,22 @@ def nearest_rank(samples: int, percentile: Decimal | int | str) -> int:
     return max(1, math.ceil(Fraction(percentile) * samples / 100))
 
 
-def rank_bounds(samples: int, allowed: float, confidence: float) -> tuple[int | None, int | None]:
+def rank_bounds(samples: int, allowed: float, confidence: float, share: float = 1.0) -> tuple[int | None, int | None]:
     """Ranks whose order statistics bound a percentile from below and above, each at ``confidence``.
+
+    Each sample is worth ``share`` of an independent one.
 
     They mirror the verdict: the upper one keeps a limit exactly when the check PASSes, the lower one
     breaks it exactly when the check, alone, FAILs. None where there are too few samples for a bound.
     """
     alpha = alpha_of(confidence)
     low = high = None
-    if samples and p_value_pass(0, samples, allowed) <= alpha:
-        most = _first(lambda v: p_value_pass(v, samples, allowed) > alpha, 0) - 1
+    worth = share * samples
+    if samples and p_value_pass(0, worth, allowed) <= alpha:
+        most = _first(lambda v: p_value_pass(share * v, worth, allowed) > alpha, 0) - 1
         high = samples - most
-    if samples and p_value_fail(samples, samples, allowed) < alpha:
-        least = _first(lambda v: p_value_fail(v, samples, allowed) < alpha, 0)
+    if samples and p_value_fail(worth, worth, allowed) < alpha:
+        least = _first(lambda v: p_value_fail(share * v, worth, allowed) < alpha, 0)
         low = samples - least + 1
     return low, high
 

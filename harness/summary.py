@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.judgement import Curve, Distribution, LoadSummary, OpenLoad, OutcomeCount, PromptViolations
+from harness.little import Loop, overlap
 from harness.manifest import Manifest
-from harness.metrics import STREAMED, BoolArray, Judged, Loop, Observed, Window, overlap
+from harness.metrics import STREAMED, BoolArray, Judged, Observed, Window
 from harness.objective import LATENCY_METRICS
 from harness.records import LATE_S, Outcome
 from harness.statistics import nearest_rank

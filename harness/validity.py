@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from harness.certificate import Certificate
 from harness.certify import CLIENT_SHARE, REMEDY, excesses, milliseconds, too_fast
 from harness.judgement import ClientHealth
+from harness.little import Loop
 from harness.manifest import Manifest
-from harness.metrics import Judged, Loop, Requests
+from harness.metrics import Judged, Requests
 from harness.records import OUT_OF_RESOURCES, LoadFacts, Outcome
 from harness.statistics import nearest_rank
 

@@ -68,9 +68,8 @@ class LiveSamples:
         objectives = measured(self._cell.scenario.sla, streamed=self._cell.connection.stream)
         table = pa.Table.from_batches([*self._batches, *self._pending])
         judged = judged_part(load, read_requests(table, workers, load), longest_limit(objectives))
-        values = {metric: column[judged.rows] for metric, column in judged.requests.values.items()}
         looks = len(load.looks) + 1
-        return fails_at_look(objectives, values, confidence=self._cell.confidence, looks=looks)
+        return fails_at_look(objectives, judged, confidence=self._cell.confidence, looks=looks)
 
 
 def _light(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -127,8 +127,8 @@ def test_undivided_alpha_would_not_do() -> None:
         wrong += P in verdicts
         careful = Judge(lambda at: ALLOWED, seed, 12)
         divided += P in [careful(0.0) for _ in range(12)]
-    assert wrong > 20
-    assert divided <= 10
+    assert divided <= 5
+    assert wrong >= 10
 
 
 def test_a_cliff_is_found_with_real_judging() -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics import Judged, Requests, closed_loop, gaps_beyond, judged_part, mean_gap, read_requests
+from harness.little import closed_loop
+from harness.metrics import Judged, Requests, gaps_beyond, judged_part, mean_gap, read_requests
 from harness.records import LoadFacts, Outcome, Sample
 from tests.runs import MONOTONIC, WALL, WORKER, Loop, failed, load, sample, shifted, table, unfinished
 
