@@ -14,7 +14,7 @@ from harness.errors import ExitCode, HarnessError
 try:
     import typer
 
-    from harness.commands import catalog, installing, judging, run, serving
+    from harness.commands import catalog, history, installing, judging, run, serving
 except KeyboardInterrupt:  # the longest import; Ctrl-C ends it without a stack trace, as it does later
     sys.exit(ExitCode.INTERRUPTED)
 
@@ -38,10 +38,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": catalog.plan,
     "validate": catalog.validate,
     "doctor": installing.doctor,
+    "trend": history.trend,
+    "regress": history.regress,
 }
 
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(history.app, name="history")
 
 
 def main() -> int:

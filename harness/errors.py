@@ -4,6 +4,7 @@ HarnessError
 ├── UsageError           2   a wrong option, an unknown name
 │   └── SpecError        2   one or more mistakes in YAML, all reported at once
 ├── RunDirectoryError    2   a run directory that cannot be read or written
+├── HistoryError         2   a history store that cannot be read or written
 ├── ServerError          3   a server that did not stand up
 └── LoadError            4   the load generator itself failed
 """
@@ -54,6 +55,10 @@ class SpecError(UsageError):
 
 class RunDirectoryError(HarnessError):
     """A run directory that cannot be read or written (no space, not a run, wrong format)."""
+
+
+class HistoryError(HarnessError):
+    """A history store that cannot be read or written (locked, damaged, newer), or a run without a place in it."""
 
 
 class ServerError(HarnessError):

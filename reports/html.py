@@ -60,3 +60,8 @@ def _printable(value: object) -> object:
     if not isinstance(value, str):
         raise TypeError(f"a template prints text, not {type(value).__name__}: format it in the view")
     return clean(value)
+
+
+def render_template(name: str, page: object) -> str:
+    """Render another page than the report by the same rules: escaped, text only, nothing undefined."""
+    return _environment().get_template(name).render(page=page)
