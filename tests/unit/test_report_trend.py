@@ -19,9 +19,9 @@ def test_the_page_shows_every_figure_and_the_night_of_a_change() -> None:
     for name in LEVELS:
         assert METRICS[name].title in document.text
     assert "60 launches of 1 cells, 2026-01-02 to 2026-03-02" in document.text
-    marks = re.findall(r"<title>(2026-\d\d-\d\d): 0\.9\d* s to (1\.\d+) s|<title>(2026-02-\d\d): 9\d\d ms", page)
-    assert marks
-    assert "2026-02-11" in document.text  # night 40
+    marks = re.findall(r"<title>(2026-\d\d-\d\d): [^<]* to [^<]*</title>", page)
+    assert set(marks) <= {"2026-02-10", "2026-02-11", "2026-02-12"}  # night 40, or a neighbour
+    assert marks.count("2026-02-11") >= 6
     targets = {value for value in document.values("id") if value}
     assert {link.removeprefix("#") for link in document.values("href") if link} <= targets
 
@@ -47,7 +47,8 @@ def test_hostile_names_stay_text_and_nothing_is_fetched_or_run() -> None:
     document = parse(page)
     assert {"script", "img", "link", "iframe"}.isdisjoint(tag for tag, _ in document.tags)
     assert "&lt;script&gt;" in page
-    assert not re.search(r"(src|href)=\"?(?!#)", page)
+    assert document.values("src") == []
+    assert all(link.startswith("#") for link in document.values("href"))
     assert "url(" not in page
 
 
