@@ -46,7 +46,6 @@ class CellTrend:
     over: str
     title: str
     badges: tuple[str, ...]
-    sentence: str
     strip: Figure
     figures: tuple[Figure, ...]
     noted: Table | None
@@ -94,7 +93,8 @@ def build(rows: Mapping[Cell, Sequence[Row]], title: str = "History") -> Page:
         Column("Latest change of a level", wide=True),
     )
     times = [row.started_s for launches in rows.values() for row in launches]
-    subtitle = f"{len(times):,} launches of {len(rows):,} cells, {_day(min(times))} to {_day(max(times))}"
+    counted = f"{_many(len(times), 'launch', 'launches')} of {_many(len(rows), 'cell', 'cells')}"
+    subtitle = f"{counted}, {_day(min(times))} to {_day(max(times))}"
     summary = Table("Each cell's last launch", columns, tuple(lines))
     return Page(title, subtitle, summary, KEYS, tuple(cells))
 
@@ -116,7 +116,7 @@ def _cell(cell: Cell, launches: Sequence[Row], anchor: str) -> tuple[CellTrend, 
             tuple(each.time_s for each in noted),
         )
         write = WRITERS[metric.unit]
-        caption, change = _caption(series, write)
+        caption, change = _caption(series, write, share=metric.unit == "share")
         if series.changes and series.times_s[series.changes[-1]] > latest[0]:
             latest = (series.times_s[series.changes[-1]], f"{_day(series.times_s[series.changes[-1]])}: {metric.title}")
         image = history_chart(series, span, write, _day, f"{metric.title} of {cell.label}. {change}")
@@ -131,7 +131,6 @@ def _cell(cell: Cell, launches: Sequence[Row], anchor: str) -> tuple[CellTrend, 
             over=cell.scenario,
             title=f"{cell.stack}, {cell.load}, {cell.profile}",
             badges=tuple(cell.marks.split(", ")) if cell.marks else (),
-            sentence=f"Launches: {counted}.",
             strip=Figure("Verdicts", strip, (), counted),
             figures=tuple(drawn),
             noted=_noted_table(noted),
@@ -161,13 +160,13 @@ def _size(before: float, after: float, share: bool) -> float:
     return abs(after / before - 1)
 
 
-def _caption(series: Series, write: Callable[[float | None], str]) -> tuple[str, str]:
+def _caption(series: Series, write: Callable[[float | None], str], *, share: bool) -> tuple[str, str]:
     levels = series.levels()
     text = f"Last {write(series.values[-1])}; level {write(levels[-1][2])}"
     if not series.changes:
         return f"{text}, without a change.", f"Level {write(levels[-1][2])}, without a change."
     before, since = levels[-2][2], _day(series.times_s[series.changes[-1]])
-    grown = f" ({figures.signed_share(levels[-1][2] / before - 1)})" if 0 < before < math.inf else ""
+    grown = f" ({figures.signed_share(levels[-1][2] / before - 1)})" if 0 < before < math.inf and not share else ""
     change = f"{write(before)} before {since}{grown}"
     return f"{text}, {change}; {len(series.changes)} in all.", f"Level {write(levels[-1][2])}, {change}."
 
@@ -198,3 +197,7 @@ def _noted_table(noted: Sequence[_Noted]) -> Table | None:
 
 def _day(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d")
+
+
+def _many(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"

@@ -48,7 +48,7 @@ def test_add_trend_and_regress(tmp_path: Path, nights: Path) -> None:
     assert invoke("history", "add", nights, "--store", store) == (0, f"{store}: 24 of 24 runs added\n")
     assert invoke("history", "add", nights / "run-01", "--store", store)[1] == f"{store}: 0 of 1 run added\n"
     assert invoke("trend", "--store", store, "--output", page) == (0, f"{page}\n")
-    assert "24 launches of 1 cells" in page.read_text(encoding="utf-8")
+    assert "24 launches of 1 cell" in page.read_text(encoding="utf-8")
     good, slow = recorded(tmp_path / "good", 25), recorded(tmp_path / "slow", 26, slower=1.4)
     code, text = invoke("regress", good, "--store", store)
     assert code == 0

@@ -18,7 +18,7 @@ def test_the_page_shows_every_figure_and_the_night_of_a_change() -> None:
     document = parse(page)
     for name in LEVELS:
         assert METRICS[name].title in document.text
-    assert "60 launches of 1 cells, 2026-01-02 to 2026-03-02" in document.text
+    assert "60 launches of 1 cell, 2026-01-02 to 2026-03-02" in document.text
     marks = re.findall(r"<title>(2026-\d\d-\d\d): [^<]* to [^<]*</title>", page)
     assert set(marks) <= {"2026-02-10", "2026-02-11", "2026-02-12"}  # night 40, or a neighbour
     assert marks.count("2026-02-11") >= 6
