@@ -21,6 +21,7 @@ try:
         compare,
         export,
         gate,
+        history,
         installing,
         judging,
         nightly,
@@ -58,10 +59,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "audit": audit.audit,
     "validate": catalog.validate,
     "doctor": installing.doctor,
+    "trend": history.trend,
+    "regress": history.regress,
 }
 
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(history.app, name="history")
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ HarnessError
 │   └── SpecError        2   one or more mistakes in YAML, all reported at once
 ├── RunDirectoryError    2   a run directory that cannot be read or written
 ├── ScoringError         2   answers that could not be scored
+├── HistoryError         2   a history store that cannot be read or written
 ├── ServerError          3   a server that did not stand up
 └── LoadError            4   the load generator itself failed
 """
@@ -59,6 +60,10 @@ class RunDirectoryError(HarnessError):
 
 class ScoringError(HarnessError):
     """A process that scores answers crashed."""
+
+
+class HistoryError(HarnessError):
+    """A history store that cannot be read or written (locked, damaged, newer), or a run without a place in it."""
 
 
 class ServerError(HarnessError):

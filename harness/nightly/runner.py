@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import ExitCode, HarnessError, RunDirectoryError
+from harness.history.store import append
+from harness.judge import read_judgement
 from harness.nightly import record as records
 from harness.nightly.attempts import Place
 from harness.nightly.cell_runner import HARNESS, CellInterruptedError, CellRunner, Say
@@ -25,6 +27,8 @@ from harness.results_store import ResultsStore
 from harness.seal import git_version, package_version
 from reports.nightly_page import write_pages
 
+HISTORY = "history.duckdb"
+"""Beside the nights: what ``harness trend`` and ``harness regress`` read."""
 RESULTS_NOT_STORED = "not stored"
 
 
@@ -166,6 +170,7 @@ class _Running:
             code, told = ExitCode.USAGE, f"{told.rstrip('.')}; but not all of it is where --results says."
         self.night = night.model_copy(update={"exit_code": int(code), "sentence": told})
         self._save()
+        self._remember()
         write_pages(self._folder, self.night)
         self._tell_people(webhook)
         write_pages(self._folder, self.night)
@@ -174,6 +179,18 @@ class _Running:
                 self._results.publish_files(self._folder, f"{self._spec.name}/{self.night.night}")
             except HarnessError as error:
                 self._note(f"{RESULTS_NOT_STORED}: {error}")
+
+    def _remember(self) -> None:
+        """Append the night's judgements to the history; one that cannot be kept changes no verdict."""
+        try:
+            judged = [
+                read_judgement(self._folder / cell.directory)
+                for cell in self.night.cells
+                if cell.status is Status.JUDGED
+            ]
+            append(self._folder.parent / HISTORY, judged)
+        except HarnessError as error:
+            self._note(f"not in the history: {error}")
 
     def _tell_people(self, webhook: str) -> None:
         asked = self._spec.notify

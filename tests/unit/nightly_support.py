@@ -26,7 +26,9 @@ def make_runs(folder: Path) -> None:
         loop = runs.Loop(users=5, answer=lambda rng, now, slow=slow: slow + 0.2 * rng.random())
         cut = {"ended_by": "interrupted", "complete": False} if name == "cut-off" else {}
         facts = runs.load(users_asked=5, users_reached=5, **cut)
-        changes = {"problems": ("made up by a test",)} if name == "invalid" else {}
+        changes: dict[str, Any] = {"run": name, "started": "2026-11-22T02:00:00+00:00"}
+        if name == "invalid":
+            changes["problems"] = ("made up by a test",)
         runs.write_run(folder / name, loop.samples(), runs.scenario("p95(e2e) < 2 s", users=5), facts, **changes)
         write_judgement(folder / name, judge(folder / name))
 

@@ -7,6 +7,7 @@ import pytest
 from harness.errors import (
     ExitCode,
     HarnessError,
+    HistoryError,
     LoadError,
     RunDirectoryError,
     ScoringError,
@@ -41,6 +42,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         (SpecError(["x"]), 2),
         (RunDirectoryError("x"), 2),
         (ScoringError("x"), 2),
+        (HistoryError("x"), 2),
         (ServerError("x"), 3),
         (LoadError("x"), 4),
     ],

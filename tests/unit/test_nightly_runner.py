@@ -15,10 +15,11 @@ import pytest
 from nightly_support import FAKE, cell, config, planned
 
 from harness.errors import ExitCode, RunDirectoryError, UsageError
+from harness.history.store import read
 from harness.judgement import Verdict
 from harness.nightly.lock import only_one
 from harness.nightly.record import Night, Status
-from harness.nightly.runner import run_night
+from harness.nightly.runner import HISTORY, run_night
 from harness.nightly.store import read_night
 from harness.results_store import ResultsStore
 from harness.runlog import RunReader
@@ -130,6 +131,18 @@ def test_a_cell_that_does_not_fit_into_the_time_is_not_run(tmp_path: Path) -> No
     _, folder = run_night(spec, plan, resume=True, say=heard.append, command=FAKE)
     assert "is finished" in heard[0], "what did not fit is no reason to go on with a night"
     assert folder.name != night.night
+
+
+def test_a_night_goes_into_the_history_and_damage_there_changes_no_verdict(tmp_path: Path) -> None:
+    spec, plan = planned(tmp_path, "passes", "fails", retries=0)
+    night, folder = run_night(spec, plan, resume=False, say=lambda text: None, command=FAKE)
+    assert night.notes == ()
+    kept = read(folder.parent / HISTORY)
+    assert sorted(row.verdict for rows in kept.values() for row in rows) == ["FAIL", "PASS"]
+    (folder.parent / HISTORY).write_bytes(b"no database")
+    night, _ = run_night(spec, plan, resume=False, say=lambda text: None, command=FAKE)
+    assert night.exit_code == ExitCode.FAIL
+    assert [note.partition(":")[0] for note in night.notes] == ["not in the history"]
 
 
 def test_a_cell_that_hangs_is_ended_and_the_next_one_runs(tmp_path: Path) -> None:
