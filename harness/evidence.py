@@ -152,7 +152,7 @@ def _counted(
     hint = ""
     if unknown and p_pass > terms.alpha:
         hint = f"{unknown:,} requests were not over, and could still break it"
-    if short:
+    if short and violations <= allowed * known:
         hint = (
             f"latencies stay alike for some {worth.correlation_time_s:.2g} s, so a PASS takes a judged window of"
             f" {worth.needed_s:,.0f} s or more"

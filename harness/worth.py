@@ -78,6 +78,8 @@ def _requests(objective: Objective, judged: Judged) -> Effective:
     values = requests.values[objective.metric]
     breaks = violates(objective, values)
     rows = judged.rows & ~np.isnan(values) & (breaks | ~requests.unfinished)
+    # The age of what was not over falls with the time of issue, which would look like correlation.
+    values = np.where(requests.unfinished, math.inf, values)
     if judged.window is None:
         return independent(int(rows.sum()))
     return effective(requests.issued_s[rows], breaks[rows], values[rows], objective.limit, allowed, judged.window)

@@ -137,7 +137,7 @@ def harness_killed(folder: Path) -> Left:
 
 
 def server_signalled(number: signal.Signals, folder: Path) -> Left:
-    run, run_dir, progress = start("harness", folder)
+    run, run_dir, progress = start("harness", folder, ("--users", "12"))
     try:
         run.until(lambda: in_phase(progress, "load"), "load")
         (emulator,) = emulators(run_dir)

@@ -110,7 +110,7 @@ def test_times_are_in_order(run: Run) -> None:
 
 def test_outputs_hold_real_text(run: Run) -> None:
     outputs = [json.loads(line) for line in (run.directory / OUTPUTS).read_text(encoding="utf-8").splitlines()]
-    assert 0 < len(outputs) < len(run.samples)
+    assert 0 < len(outputs) <= len(run.samples)
     texts = [output["text"] for output in outputs if output["outcome"] == Outcome.OK]
     assert all("emulated" not in text for text in texts)
     assert all(any(letter.isalpha() for letter in text) for text in texts)

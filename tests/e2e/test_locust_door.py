@@ -179,7 +179,9 @@ def test_a_failing_stack_exits_with_99(played: Left) -> None:
 @play("few")
 def test_too_few_requests_exit_with_98(played: Left) -> None:
     assert played.ended.code == ExitCode.INCONCLUSIVE
-    assert "more requests would decide" in played.judgement.sentence
+    assert any(
+        words in played.judgement.sentence for words in ("more requests would decide", "a PASS takes a judged window")
+    )
 
 
 @play("content", "translation")
