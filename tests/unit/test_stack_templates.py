@@ -38,4 +38,4 @@ def test_the_bare_sentence_and_its_target_language(stack: str, messages: int, tm
     assert len(prompt.messages) == messages
     bare = f">>{language}<< {sentences[entry]}"
     assert prompt.messages[-1].content == (bare if messages == 1 else sentences[entry])
-    assert (prompt.expected["target_language"], len(prompt.expected["reference"])) == (language, 1)
+    assert (prompt.expected["target_language"], len(prompt.expected["reference"])) == (language, 2)
