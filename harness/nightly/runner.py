@@ -188,7 +188,8 @@ class _Running:
                 for cell in self.night.cells
                 if cell.status is Status.JUDGED
             ]
-            append(self._folder.parent / HISTORY, judged)
+            if judged:
+                append(self._folder.parent / HISTORY, judged)
         except HarnessError as error:
             self._note(f"not in the history: {error}")
 
