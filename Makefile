@@ -79,7 +79,7 @@ test-fast: setup-dev ## the tests alone
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-slow
-test-slow: setup-dev ## whole runs that take minutes: paid APIs, telemetry, 1,500 users
+test-slow: setup-dev ## whole runs that take minutes: nights, searches, comparisons, paid APIs, telemetry, 1,500 users
 	$(SAY) 'pytest -m slow'
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
