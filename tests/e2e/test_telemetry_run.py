@@ -183,7 +183,7 @@ def test_it_is_sealed_and_shown(run: Run) -> None:
     assert not (run.directory / TELEMETRY_LIVE).exists()
     assert not (run.directory / "telemetry.log").exists()  # it had nothing to complain about
     page = (run.directory / REPORT).read_text(encoding="utf-8")
-    for text in ("Server and host", "Requests at the server", "KV cache in use", "CPU, cores"):
+    for text in ("Server and host", "At the server: running", "KV cache in use", "CPU, cores"):
         assert text in page
     assert "GPU power" not in page
 
