@@ -36,8 +36,6 @@ EVENTS = TIMING.tokens + 1
 """Of one answer: the head with the role, then a read a token; the end comes with the last."""
 REQUEST_US = 150.0
 """What a request may cost besides its events."""
-RATIO = 2.5
-"""What an event may cost, in events of the bare reader."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from harness.errors import RunDirectoryError
 from harness.judgement import LlmJudgeSummary
 from harness.objective import SCORES
 from harness.records import Record
+from harness.runlog import replacing
 
 QUALITY = "quality.parquet"
 QUALITY_FORMAT = 1
@@ -51,12 +52,8 @@ class ScoringFacts(Record):
 
 def write_quality(run_dir: Path, table: pa.Table, facts: ScoringFacts) -> None:
     """Write the file whole, or leave the old one."""
-    partial = run_dir / (QUALITY + ".part")
-    try:
-        pq.write_table(table.replace_schema_metadata({_KEY: facts.model_dump_json().encode()}), partial)
-        partial.replace(run_dir / QUALITY)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {run_dir / QUALITY}: {error.strerror}") from error
+    with replacing(run_dir / QUALITY) as file:
+        pq.write_table(table.replace_schema_metadata({_KEY: facts.model_dump_json().encode()}), file)
 
 
 def read_quality(run_dir: Path) -> tuple[pa.Table, ScoringFacts] | None:

@@ -19,7 +19,7 @@ import numpy as np
 from harness.effective import BLOCKS, block_of, effective
 from harness.evidence import Terms
 from harness.judgement import CheckResult, Verdict
-from harness.metrics import FloatArray, Judged, Observed, Requests, Window, observe
+from harness.metrics import BoolArray, FloatArray, Judged, Observed, Requests, Window, observe
 from harness.objective import Objective
 from harness.sla import evaluate
 from harness.statistics import nearest_rank, rank_bounds
@@ -93,20 +93,14 @@ def drift(objectives: Sequence[Objective], judged: Judged, terms: Terms, checks:
     Growth FAILs where the second half alone, at half the level, breaks a check that the first does not. Where it breaks
     none, a median E2E that grew for certain by a factor of :data:`DRIFT_GROWTH` keeps the run from being one state.
     """
-    if judged.window is None:
+    if judged.window is None or any(check.verdict is Verdict.FAIL for check in checks):
         return Drift()
     window, issued_s = judged.window, judged.requests.issued_s
     middle = (window.low_s + window.high_s) / 2
-    first = replace(
-        judged, rows=judged.rows & (issued_s <= middle), window=Window(window.low_s, middle), _observed={}, worth={}
-    )
-    second = replace(
-        judged, rows=judged.rows & (issued_s > middle), window=Window(middle, window.high_s), _observed={}, worth={}
-    )
+    first = _part(judged, issued_s <= middle, Window(window.low_s, middle))
+    second = _part(judged, issued_s > middle, Window(middle, window.high_s))
     halved = replace(terms, looks=2 * terms.looks)
     mine = [each for each in objectives if each.is_latency or each.metric == "error_rate"]
-    if any(check.verdict is Verdict.FAIL for check in checks):
-        return Drift()
     for objective, early, late in zip(mine, evaluate(mine, first, terms), evaluate(mine, second, halved), strict=True):
         if late.verdict is Verdict.FAIL and early.verdict is not Verdict.FAIL and _grew(early, late):
             return Drift(
@@ -114,6 +108,11 @@ def drift(objectives: Sequence[Objective], judged: Judged, terms: Terms, checks:
                 f" {late.reason}; a longer run would see more"
             )
     return Drift(moves=_median_growth(first, second))
+
+
+def _part(judged: Judged, rows: BoolArray, window: Window) -> Judged:
+    """Without what was worked out for the whole."""
+    return replace(judged, rows=judged.rows & rows, window=window, _observed={}, worth={})
 
 
 def _grew(early: CheckResult, late: CheckResult) -> bool:

@@ -12,6 +12,7 @@ from harness.audit import NO_CLAIMS, Audit
 from harness.judgement import Judgement
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
+from harness.runlog import write_atomically
 from reports import view
 from reports.figures import clean
 
@@ -32,11 +33,10 @@ def render_page(template: str, page: object) -> str:
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Write ``text`` to ``path``, through a neighbour, so that a reader never sees half of it."""
+    """Write a page whole, in a folder that need not be there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(text, encoding="utf-8")
-    return half.replace(path)
+    write_atomically(path, text)
+    return path
 
 
 def environment() -> Environment:

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.errors import ExitCode
 from harness.judgement import Verdict
 from harness.nightly.record import CellRecord, Night, Status, label, tally
+from harness.runlog import write_atomically
 from reports import figures
 from reports.html import render_page
 from reports.markdown_escape import escape
@@ -89,11 +90,9 @@ def markdown(night: Night) -> str:
 
 
 def write_pages(folder: Path, night: Night) -> None:
-    """Write ``summary.html`` and ``verdict.md``, each through a neighbour."""
-    for name, text in ((SUMMARY, render(night)), (VERDICT, markdown(night))):
-        half = folder / f".{name}.half"
-        half.write_text(text, encoding="utf-8")
-        half.replace(folder / name)
+    """Write ``summary.html`` and ``verdict.md``, each whole."""
+    write_atomically(folder / SUMMARY, render(night))
+    write_atomically(folder / VERDICT, markdown(night))
 
 
 def _chip(cell: CellRecord) -> Chip:
