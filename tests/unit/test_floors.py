@@ -40,6 +40,7 @@ FLOORS: dict[str, int] = {
     "harness.strict_yaml": 1,
     "harness.manifest": 1,
     "harness.runlog": 1,
+    "harness.snapshot": 1,
     "harness.telemetry_log": 1,
     "harness.capacity_log": 1,
     "harness.dataset": 1,
