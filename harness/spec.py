@@ -304,7 +304,8 @@ class Launch(Spec):
     repository: str | None = None
     """A Triton model repository that is there already, served as it is; None: one is made for the stack."""
     dtype: Literal["auto", "half", "bfloat16", "float32"] | None = None
-    """None: half where the GPU has no bfloat16, else the engine's own choice."""
+    """None: half where the GPU has no bfloat16, float32 where this machine's processor would emulate it, else the
+    engine's own choice."""
     quantization: str | None = None
     memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the GPU's memory that the engine may use."""

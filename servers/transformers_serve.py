@@ -36,7 +36,7 @@ class TransformersServe(Launcher):
         if runs_here(launch):
             # torch's version says which CUDA or CPU build computes
             version = ", ".join(version_of(python, name) for name in ("transformers", "torch"))
-        dtype = dtype_of(launch, order.gpu)
+        dtype = dtype_of(stack, order.gpu)
         weights = resolve(launch, python=python, dtype=dtype, progress=order.progress)
         port = port_for(order)
         recipe = Recipe(

@@ -29,7 +29,7 @@ class Vllm(Launcher):
         version = version_of(python, "vllm") if runs_here(launch) else launch.image or ""
         if launch.runtime == "container":
             python = str(ENVIRONMENTS["transformers"].python)
-        dtype = dtype_of(launch, order.gpu)
+        dtype = dtype_of(stack, order.gpu)
         weights = resolve(launch, python=python, dtype=dtype, progress=order.progress)
         port = port_for(order)
         recipe = Recipe(

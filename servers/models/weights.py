@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ServerError, UsageError
-from harness.spec import Gpu, Launch
+from harness.spec import Gpu, Launch, Stack
 from servers.environments import home, locked, require_room, run, write
 from servers.models import MODELS, SCRIPTS, described, is_complete, random_model, recipe_of, resolve_weights
 from servers.models.digests import model_digest
+from servers.processor import slow_in_bfloat16
 from servers.ready import Progress
 
 RANDOM = "random:"
@@ -29,10 +30,14 @@ class Weights:
     digest: str = ""
 
 
-def dtype_of(launch: Launch, gpu: Gpu | None) -> str | None:
-    """The launch's dtype, else half on a GPU without bfloat16; None leaves it to the engine."""
-    if launch.dtype is not None:
-        return launch.dtype
+def dtype_of(stack: Stack, gpu: Gpu | None) -> str | None:
+    """The launch's dtype, else one that the hardware computes fast: half on a GPU without bfloat16, float32 on such a
+    processor of this machine. None leaves it to the engine.
+    """
+    if stack.launch.dtype is not None:
+        return stack.launch.dtype
+    if stack.hardware is None and stack.launch.ssh_host is None and slow_in_bfloat16():
+        return "float32"
     known = gpu is not None and gpu.compute_capability is not None
     if known and gpu.compute_capability < NO_BFLOAT16_BELOW:  # type: ignore[union-attr,operator]
         return "half"

@@ -18,7 +18,7 @@ from harness.clients.openai_chat import OpenAIChat
 from harness.records import Message, Outcome, Prompt
 from harness.sse import Events
 
-LONGEST_S = 900.0
+LONGEST_S = 1500.0
 TOPICS = ("rivers", "bread", "clocks", "bridges", "violins", "maps", "bees", "glass", "salt", "sails")
 
 

@@ -21,7 +21,7 @@ from tests.engines.standing import (
 )
 from tests.engines.timing_proxy import timing_proxy
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
 STACK = "transformers-smollm2"
 
 

