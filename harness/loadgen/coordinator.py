@@ -29,6 +29,8 @@ from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
 from harness.runlog import RunWriter
 from harness.seal import about_this_host
 from harness.spend import Ledger, preflight_usd
+from harness.watch.channel import LoadNews
+from harness.watch.process import Watching
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -39,6 +41,7 @@ _SPAWN_GRACE_S = 60.0
 _CLOCKS_WITHIN_S = 5.0
 """How long the run clock's zero waits for workers whose clock is still being compared with this one."""
 _POLL_S = 0.1
+_TELL_EVERY_S = 0.9
 LOST = "load worker lost"
 CAP_REACHED = "spend cap reached"
 _LEAD_S = 0.5
@@ -53,6 +56,7 @@ class Run:
         environment: Environment,
         cell: Cell,
         progress: Progress,
+        watching: Watching,
         *,
         server_facts: Callable[[], ServerFacts],
         server_died: Callable[[], bool],
@@ -63,6 +67,9 @@ class Run:
         self.done = Event()
         self._environment = environment
         self._progress = progress
+        self._watching = watching
+        self._health: dict[int, dict[str, Any]] = {}
+        self._tell_next_s = 0.0
         self._server_facts = server_facts
         self._server_died = server_died
         self._writer = RunWriter(cell.run_dir)
@@ -148,6 +155,9 @@ class Run:
         self._workers[facts.worker] = facts
         self._ended.add(facts.worker)
         self._paid(facts.worker, data["paid"])
+
+    def on_health(self, data: dict[str, Any]) -> None:
+        self._health[data["worker"]] = data
 
     def on_cap(self, data: dict[str, Any]) -> None:
         if self._ledger is not None:
@@ -267,6 +277,7 @@ class Run:
     def _wait(self, until: float, start: float | None = None) -> str | None:
         """Wait until a monotonic time while telling progress; return a reason when the run is to end before."""
         while True:
+            self._tell_watching()
             if start is not None:
                 self._tell_load(start)
             left = until - time.monotonic()
@@ -282,9 +293,7 @@ class Run:
 
     def _tell_load(self, start: float) -> None:
         timing, elapsed = self.cell.timing, time.monotonic() - start
-        users = int(self._environment.runner.user_count) if self._environment.runner else 0
-        if self._open:
-            users = 0
+        users = self._users()
         if self._users_reached is None or users < self._users_reached:
             self._users_reached = users
         phase = "warm-up" if elapsed < timing.warm_up_s else "load" if elapsed < timing.run_time_s else "tail"
@@ -297,6 +306,25 @@ class Run:
             completed=self._writer.samples_written,
             failed=self._live.failed,
             **spent,
+        )
+
+    def _users(self) -> int:
+        """0 in an open loop, whose users of Locust's are processes."""
+        return int(self._environment.runner.user_count) if self._environment.runner and not self._open else 0
+
+    def _tell_watching(self) -> None:
+        """Once a second, or a little less often."""
+        if time.monotonic() < self._tell_next_s:
+            return
+        self._tell_next_s = time.monotonic() + _TELL_EVERY_S
+        told = list(self._health.values())
+        self._watching.tell(
+            LoadNews(
+                users=self._users(),
+                in_flight=sum(each["in_flight"] for each in told) if told else None,
+                hub_lag_p99_s=max((h["hub_lag_p99_s"] for h in told if h["hub_lag_p99_s"] is not None), default=None),
+                cpu_share_max=max((h["cpu_share"] for h in told), default=None),
+            )
         )
 
     def _look(self, look: Look) -> bool:
