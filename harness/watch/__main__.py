@@ -16,11 +16,25 @@ from harness.errors import HarnessError
 from harness.manifest import Manifest
 from harness.runlog import MANIFEST, RunReader
 from harness.snapshot import EVERY_S, write_snapshot
-from harness.watch.channel import FOLDER, NEWS, LineReader, LoadNews
+from harness.watch.channel import (
+    ANSWERS,
+    ASKED,
+    FOLDER,
+    NEWS,
+    LineReader,
+    LoadNews,
+    LookAnswer,
+    LookAsked,
+    append,
+    pending_file,
+)
+from harness.watch.deciding import decide, pending_of
 from harness.watch.samples import MOST_SAMPLES, SampleTail
 from harness.watch.view import Counts, SoFar, judged_so_far, snapshot
 
 NICE = 10
+POLL_S = 0.1
+"""How long a look waits to be seen, at most."""
 JUDGING_SHARE = 0.03
 """Of the time that this process judges for the view: after a judging of 0.1 s it waits 3 s for the next."""
 
@@ -33,6 +47,8 @@ class Watch:
         self._samples = SampleTail(run_dir)
         self._reader = LineReader(run_dir / FOLDER / NEWS, LoadNews)
         self._news = LoadNews()
+        self._asked = LineReader(run_dir / FOLDER / ASKED, LookAsked)
+        self._answers = run_dir / FOLDER / ANSWERS
         self._manifest: Manifest | None = None
         self._manifest_written = 0
         self._so_far = SoFar()
@@ -51,6 +67,22 @@ class Watch:
             self._judge(manifest, now_s - manifest.load.started_s)
         counts = Counts(self._samples.seen, self._samples.failed)
         write_snapshot(self._run_dir, snapshot(manifest, self._news, counts, self._so_far, now_s))
+
+    def answer(self) -> None:
+        """Answer what the load asked since the last time."""
+        for asked in self._asked.read():
+            append(self._answers, self._decided(asked))
+
+    def _decided(self, asked: LookAsked) -> LookAnswer:
+        self._samples.read()
+        manifest, complete = self._newest_manifest(), self._samples.seen >= asked.samples
+        if manifest is None or not complete or not self._samples.whole:
+            return LookAnswer(number=asked.number)
+        try:
+            pending = pending_of(pending_file(self._run_dir, asked.number))
+        except (OSError, pa.ArrowException):  # a full disk
+            return LookAnswer(number=asked.number)
+        return decide(manifest, self._samples.table(*pending), asked)
 
     def _judge(self, manifest: Manifest, elapsed_s: float) -> None:
         if not self._samples.whole:
@@ -79,10 +111,15 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watch = Watch(Path(sys.argv[1]))
+    look_next_s = 0.0
     while not stop.is_set():
+        watch.answer()
+        if time.monotonic() < look_next_s:
+            stop.wait(POLL_S)
+            continue
+        look_next_s = time.monotonic() + EVERY_S
         with suppress(HarnessError):  # the disk is full, or the folder is gone: there may be room again
             watch.look_around()
-        stop.wait(EVERY_S)
     return 0
 
 

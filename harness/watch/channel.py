@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import IO, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from harness.records import Record
+from harness.records import Decision, Record, WorkerFacts
 from harness.snapshot import LIVE
 
 R = TypeVar("R", bound=Record)
 
 FOLDER = ".watch"
 NEWS = "news.jsonl"
+ASKED = "asked.jsonl"
+ANSWERS = "answers.jsonl"
 
 
 class LoadNews(Record):
@@ -31,26 +33,31 @@ class LoadNews(Record):
     cpu_share_max: float | None = None
 
 
-class LineWriter:
-    """Appends records; where the disk is full or gone, nobody is told, and the run goes on."""
+class LookAsked(Record):
+    """May the run end? Requests in flight are in :func:`pending_file`."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: IO[str] | None = None
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+    number: int
+    at_s: float
+    """The look's own moment, seconds after the run clock's zero."""
+    judged_until_s: float
+    """Wall clock."""
+    samples: int
+    """So many were written by then."""
+    workers: tuple[WorkerFacts, ...]
+    hopeless: bool = False
+    """Asked is about the conditions that abort a run, and about nothing else."""
 
-    def write(self, record: Record) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.write(record.model_dump_json() + "\n")
-                self._file.flush()
 
-    def close(self) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
+class LookAnswer(Record):
+    number: int
+    decided: Decision = ""
+    aborted_on: str = ""
+
+
+def append(path: Path, record: Record) -> None:
+    """Append one line; where the disk is full or the folder is gone, nobody is told, and the run goes on."""
+    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+        file.write(record.model_dump_json() + "\n")
 
 
 class LineReader(Generic[R]):
@@ -73,6 +80,10 @@ class LineReader(Generic[R]):
             with contextlib.suppress(ValidationError):  # a full disk may cut a line, and the next one join it
                 found.append(self._kind.model_validate_json(line))
         return found
+
+
+def pending_file(run_dir: Path, number: int) -> Path:
+    return run_dir / FOLDER / f"pending-{number}.arrows"
 
 
 def clear(run_dir: Path) -> None:

@@ -74,6 +74,8 @@ FLOORS: dict[str, int] = {
     "harness.steady": 2,
     "harness.evidence": 2,
     "harness.sla": 2,
+    "harness.stopping": 2,
+    "harness.verdict": 2,
     "harness.statistics": 2,
     "harness.timeline": 2,
     "harness.cost": 2,

@@ -13,7 +13,7 @@ from harness.runlog import SAMPLES_LIVE, RunWriter, sample_batch
 from harness.snapshot import LIVE, read_snapshot
 from harness.watch import samples as watch_samples
 from harness.watch.__main__ import Watch
-from harness.watch.channel import FOLDER, NEWS, LineReader, LineWriter, LoadNews, clear
+from harness.watch.channel import FOLDER, NEWS, LineReader, LoadNews, append, clear
 from harness.watch.samples import SampleTail
 from harness.watch.view import Counts, SoFar, judged_so_far, snapshot
 from tests import runs
@@ -79,10 +79,11 @@ def test_memory_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_lines_are_read_once_and_a_cut_one_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / FOLDER / NEWS
-    reader, writer = LineReader(path, LoadNews), LineWriter(path)
+    path.parent.mkdir()
+    reader = LineReader(path, LoadNews)
     assert reader.read() == []
-    writer.write(LoadNews(users=1))
-    writer.write(LoadNews(users=2, in_flight=1))
+    append(path, LoadNews(users=1))
+    append(path, LoadNews(users=2, in_flight=1))
     assert [news.users for news in reader.read()] == [1, 2]
     with path.open("a") as file:
         file.write('{"users": 3')
@@ -90,8 +91,8 @@ def test_lines_are_read_once_and_a_cut_one_is_waited_for(tmp_path: Path) -> None
     with path.open("a") as file:
         file.write('}\nnot one\n{"users": 4}\n')
     assert [news.users for news in reader.read()] == [3, 4]
-    writer.close()
     clear(tmp_path)
+    append(path, LoadNews())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,15 +138,14 @@ def test_a_watch_follows_a_run_from_its_first_file(tmp_path: Path) -> None:
     assert waiting.elapsed_s is None
     writer.write_manifest(manifest)
     writer.append(sample_batch([runs.sample(start / 10, 0.5) for start in range(1000)]))
-    news = LineWriter(tmp_path / FOLDER / NEWS)
-    news.write(LoadNews(users=1, in_flight=3))
+    (tmp_path / FOLDER).mkdir()
+    append(tmp_path / FOLDER / NEWS, LoadNews(users=1, in_flight=3))
     watch.look_around()
     seen = read_snapshot(tmp_path)
     assert seen is not None
     assert (seen.completed, seen.users, seen.in_flight) == (1000, 1, 3)
     assert seen.verdict is Verdict.PASS
     assert {each.metric for each in seen.distributions} >= {"e2e", "ttft"}
-    news.close()
     writer.close()
 
 
@@ -153,10 +153,4 @@ def test_a_folder_that_is_gone_is_no_failure(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     watch = Watch(folder)
     watch.look_around()
-    news = LineWriter(tmp_path / "a-file" / NEWS)
-    (tmp_path / "not-a-folder").write_text("")
-    silent = LineWriter(tmp_path / "not-a-folder" / NEWS)
-    silent.write(LoadNews())
-    silent.close()
-    news.close()
     assert not folder.exists()
