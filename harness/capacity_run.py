@@ -279,6 +279,7 @@ def _run_once(search: Search, place: int, load: float, left_usd: float | None, o
     return _ran(cell, progress, refused=bool(cell.refusal))
 
 
+_OF_ONE_LEVEL = ("STOPPED AT FAIL", "STOPPED WHEN DECIDED", "ABORTED", "CUT OFF")
 _CUT_SHORT = ("interrupted", "stopped")
 
 
@@ -346,7 +347,7 @@ def _concluded(record: CapacityRecord, found: LevelResult, judgements: Mapping[f
             "verdict": verdict_of(interval),
             "sentence": describe(interval, kind, binding, shape_text),
             # How one level ended says nothing of the others.
-            "marks": tuple(mark for mark in sorted(marks) if mark not in ("STOPPED AT FAIL", "CUT OFF")),
+            "marks": tuple(mark for mark in sorted(marks) if mark not in _OF_ONE_LEVEL),
         }
     )
 

@@ -19,7 +19,7 @@ from harness.connection import Connection
 from harness.errors import UsageError
 from harness.manifest import Manifest
 from harness.records import GpuFacts, LoadFacts, Record
-from harness.schedule import look_times_s
+from harness.schedule import abort_times_s, decision_times_s, look_times_s
 from harness.spec import (
     Claim,
     Gpu,
@@ -33,6 +33,7 @@ from harness.spec import (
     Workload,
 )
 from harness.spend import DEFAULT_CAP_USD, Tariff, tariff_of
+from harness.stopping import Stopping
 
 ATTACHED = "attached"
 """Name of the stack that stands for a server somebody else started."""
@@ -70,6 +71,7 @@ class Cell(Record):
     timing: Timing
     looks: tuple[float, ...] = ()
     """Seconds after the run clock's zero."""
+    stopping: Stopping = Stopping()
     calibration: Literal["", "roofline", "claims"] = ""
     """Not empty: the stack runs on the emulator."""
     connection: Connection
@@ -121,6 +123,12 @@ class Cell(Record):
             return self.scenario.users
         return math.ceil(arrivals.peak_rps * (self.scenario.longest_limit_s or 1.0))
 
+    def abort_times_s(self) -> list[float]:
+        """When the conditions that make a run hopeless are looked for, if there are any."""
+        if not self.stopping.abort_on:
+            return []
+        return abort_times_s(self.timing.warm_up_s, self.timing.run_time_s)
+
     def manifest(self) -> Manifest:
         """The manifest as it stands before anything has happened."""
         closed = self.scenario.arrivals is None
@@ -145,6 +153,9 @@ class Cell(Record):
                 warm_up_s=self.timing.warm_up_s,
                 run_time_s=self.timing.run_time_s,
                 tail_s=self.scenario.longest_limit_s,
+                until_decided=self.stopping.until_decided,
+                abort_on=self.stopping.abort_on,
+                abort_looks=len(self.abort_times_s()),
             ),
             command=self.command,
         )
@@ -186,6 +197,7 @@ def build_cell(
     emulate: bool | None = None,
     allow_other_gpu: bool = False,
     max_cost_usd: float | None = None,
+    stopping: Stopping | None = None,
     command: str = "",
 ) -> Cell:
     """Resolve scenario, stack, profile and overrides into one cell.
@@ -227,9 +239,8 @@ def build_cell(
         gpu=catalog.gpu_of(stack),
         allow_other_gpu=allow_other_gpu,
         timing=timing,
-        looks=tuple(
-            look_times_s(profile.looks, timing.warm_up_s, timing.run_time_s, scenario.longest_limit_s),
-        ),
+        looks=_looks(profile, stopping or Stopping(), timing, scenario),
+        stopping=stopping or Stopping(),
         calibration=calibration,
         connection=connection,
         reduced=reduction is not None
@@ -290,6 +301,21 @@ def _arrivals(overrides: Overrides, own: Arrivals | None) -> Arrivals | None:
     if isinstance(found, TraceArrivals) and overrides.arrivals is not None:
         return found.model_copy(update={"file": str(Path(found.file).resolve())})
     return found
+
+
+def _looks(profile: Profile, stopping: Stopping, timing: Timing, scenario: Scenario) -> tuple[float, ...]:
+    warm_up_s, run_time_s, limit_s = timing.warm_up_s, timing.run_time_s, scenario.longest_limit_s
+    first_s = stopping.min_time_s
+    if not stopping.until_decided:
+        if first_s is not None:
+            raise UsageError("--min-time is the first moment at which --until-decided may end a run: give both")
+        return tuple(look_times_s(profile.looks, warm_up_s, run_time_s, limit_s))
+    if first_s is not None and not warm_up_s + limit_s < first_s < run_time_s:
+        raise UsageError(
+            f"--min-time must lie between warm-up and longest limit, {warm_up_s + limit_s:g} s together, and the run"
+            f" time of {run_time_s:g} s, not at {first_s:g} s"
+        )
+    return tuple(decision_times_s(first_s, warm_up_s, run_time_s, limit_s))
 
 
 def _with_mean(think: ThinkTime, mean_s: float, reason: str) -> ThinkTime:

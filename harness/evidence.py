@@ -44,13 +44,15 @@ class Terms:
     """On what terms a cell is decided.
 
     ``looks`` are the moments at which FAIL could be decided, the end included. ``no_pass`` says why this
-    run cannot PASS, and is empty when it can. ``unseen`` requests were in flight and left no sample.
+    run cannot PASS, and is empty when it can. ``unseen`` requests were in flight and left no sample. A rate that is
+    known to lie within ``zone`` of the allowed one (a share of it; 0: no such zone) is at the limit.
     """
 
     confidence: float = 0.95
     looks: int = 1
     no_pass: str = ""
     unseen: int = 0
+    zone: float = 0.0
 
     @property
     def alpha(self) -> float:

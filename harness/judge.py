@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from harness.catalog import Catalog
@@ -29,7 +30,7 @@ from harness.lifecycle import failures as server_failures
 from harness.little import closed_loop
 from harness.manifest import Manifest
 from harness.metrics import BoolArray, Judged, Requests, judged_part, judged_window, read_requests
-from harness.notes import open_loop_notes, run_notes
+from harness.notes import open_loop_notes, run_notes, stop_notes
 from harness.objective import Objective
 from harness.paid import limit_notes, spend_facts, spend_notes
 from harness.plan import claim_audit
@@ -39,14 +40,15 @@ from harness.records import SpendFacts
 from harness.regions import region_results
 from harness.runlog import JUDGEMENT, RunReader, read_certificate, write_atomically
 from harness.scored import NOT_SCORED, Scored
-from harness.sla import cell_verdict, evaluate, good_and_bad, measured
+from harness.sla import cell_verdict, good_and_bad, measured
 from harness.slowest import COLUMNS as SLOWEST_COLUMNS
 from harness.slowest import slowest
-from harness.steady import Drift, drift, warm_up_end_s
+from harness.steady import Drift, warm_up_end_s
 from harness.summary import TOKEN_COUNTS, distributions, load_summary, outcome_counts, worst_prompts
 from harness.telemetry_summary import telemetry_notes, telemetry_summary
 from harness.timeline import timeline
 from harness.validity import certificate_faults, certificate_notes, client_health, distribution_notes, faults
+from harness.verdict import Weighed, decision_at, terms_of, weigh
 
 
 def judge(
@@ -73,14 +75,16 @@ def judge(
     requests = read_requests(table, manifest.workers, manifest.load)
     manifest, warm_up_note = _warmed(manifest, requests)
     quality, scoring = joined(run_dir, manifest, table)
+    whole = table
     told = ("outcome", "error", "http_status", "region", "token_source", "retries", *TOKEN_COUNTS, *SLOWEST_COLUMNS)
     table = table.select(list(dict.fromkeys(told)))
     judged = judged_part(manifest.load, requests, longest_limit(manifest.scenario.sla), streamed=manifest.stream)
     judged = replace(judged, quality=quality)
     loop = closed_loop(judged, manifest.scenario.think_time.mean_s)
     client = client_health(manifest, judged)
-    terms = _terms(manifest, len(requests))
-    checks = evaluate(manifest.scenario.sla, judged, terms)
+    terms = terms_of(manifest, len(requests))
+    weighed = _weighed(manifest, whole, judged, terms)
+    checks = weighed.checks
     regions = region_results(manifest.scenario.sla, judged, table.column("region"), terms)
     invalid = faults(manifest, requests, client, loop, reader.altered_files() if manifest.sealed else (), table)
     invalid += _nothing_judged(manifest, judged.rows)
@@ -90,7 +94,7 @@ def judge(
     client = client.model_copy(update={"certificate": certificate})
     rate_per_s = load.events_per_s if manifest.stream else load.throughput_rps
     invalid += certificate_faults(manifest, certificate, rate_per_s)
-    verdict, reasons = _verdict(manifest, checks, invalid, drift(manifest.scenario.sla, judged, terms, checks))
+    verdict, reasons = _verdict(manifest, checks, invalid, weighed.moved)
     kept = measured(manifest.scenario.sla, streamed=manifest.stream, quality=quality)
     good, bad = (judged.rows & rows for rows in good_and_bad(kept, requests))
     answers = None
@@ -130,6 +134,7 @@ def judge(
             "telemetry": telemetry,
             "notes": (
                 *open_loop_notes(load),
+                *stop_notes(manifest),
                 *run_notes(manifest, judged),
                 *spend_notes(manifest, spend),
                 *limit_notes(manifest, table, judged.rows),
@@ -186,19 +191,26 @@ def read_judgement(run_dir: Path) -> Judgement:
         raise RunDirectoryError(f"{path} is damaged or of another version; run: harness judge {run_dir}") from error
 
 
-def _terms(manifest: Manifest, written: int) -> Terms:
-    load, no_pass = manifest.load, ""
-    lost = load.users_asked if load.loop == "closed" else max(0, load.arrivals_scheduled - written)
-    if _stopped_early(manifest):
-        no_pass = "the run was stopped because FAIL seemed certain, and only a whole run can PASS"
-    elif not manifest.sealed:
-        no_pass = "the run was killed: what was in flight then is unknown, so it cannot PASS"
-    return Terms(
-        confidence=manifest.confidence,
-        looks=len(load.looks) + 1,
-        no_pass=no_pass,
-        unseen=0 if manifest.sealed else lost,
-    )
+def _weighed(manifest: Manifest, table: pa.Table, judged: Judged, terms: Terms) -> Weighed:
+    """Weigh what is known by now; a run that was ended at a look, as it stood at that look.
+
+    What FAILed there is weighed with all that came after, and as it stood only where that would not show it any more.
+    """
+    objectives, look = manifest.scenario.sla, manifest.load.ended_look
+    if look is not None and not look.failed:
+        return weigh(objectives, judged_as_of(manifest, table, judged, look.at_s), terms)
+    weighed = weigh(objectives, judged, terms)
+    if look is None or decision_at(weighed, until_decided=manifest.load.until_decided) == "fail":
+        return weighed
+    at_look = weigh(objectives, judged_as_of(manifest, table, judged, look.at_s), terms)
+    return at_look if decision_at(at_look, until_decided=manifest.load.until_decided) == "fail" else weighed
+
+
+def judged_as_of(manifest: Manifest, table: pa.Table, judged: Judged, as_of_s: float) -> Judged:
+    """The same window, of requests as they stood at a moment of the run."""
+    requests = read_requests(table, manifest.workers, manifest.load, as_of_s)
+    then = judged_part(manifest.load, requests, judged.settled_s, streamed=judged.streamed)
+    return replace(then, quality=judged.quality)
 
 
 def _verdict(
@@ -214,16 +226,18 @@ def _verdict(
     unmeasured = [check.reason for check in checks if check.verdict is Verdict.NOT_MEASURED]
     fallen = server_failures(manifest.server)
     failures = [*fallen, *(check.reason for check in failing), *([moved.breaks] if moved.breaks else [])]
+    load = manifest.load
+    aborted = [f"the run was aborted on {load.aborted_on}"] if load.aborted_on else []
     if invalid and not fallen:
-        return Verdict.INVALID, (*invalid, *failures)
+        return Verdict.INVALID, (*invalid, *failures, *aborted)
     if failures:
-        failures += invalid
+        failures += [*invalid, *aborted]
         return Verdict.FAIL, tuple(failures)
     verdict = cell_verdict(checks)
     if verdict is Verdict.PASS and not moved.moves:
         tightest = min(checks, key=_room)
         return verdict, (tightest.reason, *(c.reason for c in checks if c is not tightest))
-    return Verdict.INCONCLUSIVE, (*([moved.moves] if moved.moves else []), *undecided, *unmeasured)
+    return Verdict.INCONCLUSIVE, (*aborted, *([moved.moves] if moved.moves else []), *undecided, *unmeasured)
 
 
 def _room(check: CheckResult) -> float:
@@ -247,12 +261,15 @@ def _nothing_judged(manifest: Manifest, rows: BoolArray) -> list[str]:
 def _warmed(manifest: Manifest, requests: Requests) -> tuple[Manifest, str]:
     """The manifest with the warm-up that the run took, and how that was chosen.
 
-    A run that was stopped at a look is judged over the window of that look.
+    A run that was stopped at a look is judged over the window of that look, and one that ends when it is decided has
+    the same warm-up at every look.
     """
     load = manifest.load
     window = judged_window(load, requests)
     told = f"{load.warm_up_s:g} s, the profile's"
-    if window is None or _stopped_early(manifest):
+    if load.until_decided:
+        return manifest, told + ", fixed before the first look"
+    if window is None or load.ended_look is not None or load.aborted_on:
         return manifest, told
     end_s = warm_up_end_s(requests, window)
     if end_s <= window.low_s:
@@ -310,24 +327,23 @@ def _claim(manifest: Manifest, spreads: tuple[Distribution, ...], load: LoadSumm
     )
 
 
-def _stopped_early(manifest: Manifest) -> bool:
-    return any(look.failed for look in manifest.load.looks)
-
-
 def _after_start(manifest: Manifest, wall_s: float | None) -> float | None:
     started = manifest.load.started_s
     return None if wall_s is None or started is None else wall_s - started
 
 
 def _marks(manifest: Manifest, *, loaded: bool = True) -> tuple[Mark, ...]:
-    server, early = manifest.server, _stopped_early(manifest)
+    server, load = manifest.server, manifest.load
+    early = load.ended_look is not None
     found = {
         Mark.EMULATED: server.emulated,
         Mark.OTHER_GPU: bool(manifest.other_gpu),
         Mark.CLAIM_REPLAYED: server.calibration == "claims",
         Mark.REDUCED: manifest.reduced,
-        Mark.EARLY_STOP: early,
-        Mark.CUT_OFF: loaded and not (manifest.sealed and (manifest.load.complete or early)),
+        Mark.EARLY_STOP: early and not load.until_decided,
+        Mark.DECIDED: early and load.until_decided,
+        Mark.ABORTED: bool(load.aborted_on),
+        Mark.CUT_OFF: loaded and not (manifest.sealed and (load.complete or early or load.aborted_on)),
         Mark.FORCED_LENGTH: manifest.scenario.workload.output_length == "forced",
     }
     return tuple(mark for mark, holds in found.items() if holds)

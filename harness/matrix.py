@@ -30,6 +30,7 @@ from harness.judgement import Judgement
 from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
 from harness.recommend import Recommendation
 from harness.spec import Protocol, Scenario, Stack
+from harness.stopping import Stopping
 from reports.written import write_reports
 from servers.emulator.faults import FaultPlan
 
@@ -70,6 +71,7 @@ class Options:
     max_cost_usd: float | None = None
     """Dollars for tokens, over all cells together; None: the default cap."""
     faults: str = ""
+    stopping: Stopping = field(default_factory=Stopping)
     run_dir: Path | None = None
     seed: int = 1
 
@@ -147,6 +149,7 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
         emulate=False if options.real else None,
         allow_other_gpu=options.allow_other_gpu,
         max_cost_usd=options.max_cost_usd,
+        stopping=options.stopping,
         command=_repeat(scenario, stack, options, overrides),
     )
     # What another GPU holds is known once it is found: the preflight refuses there.
@@ -209,6 +212,7 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
     }
     for name, value in overrides.as_text().items():
         words += [flags[name], value]
+    words += options.stopping.words()
     if not options.stream:
         words.append("--no-stream")
     if options.faults:

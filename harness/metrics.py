@@ -93,8 +93,13 @@ class Requests:
         return ~(self.ok | self.unfinished)
 
 
-def read_requests(table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFacts) -> Requests:
-    """Derive the metrics of a run's samples; ``table`` has the columns of :data:`harness.runlog.SCHEMA`."""
+def read_requests(
+    table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFacts, as_of_s: float | None = None
+) -> Requests:
+    """Derive the metrics of a run's samples; ``table`` has the columns of :data:`harness.runlog.SCHEMA`.
+
+    With ``as_of_s``, seconds after the run clock's zero, they stand as they stood then: what ended later is unfinished.
+    """
     shift = _clock_shift(table, workers, load)
     raw = {name: _numbers(table, f"{name}_s") for name in ("scheduled", "sent", "first_token", "last_token", "end")}
     outcome = table.column("outcome")
@@ -105,12 +110,17 @@ def read_requests(table: pa.Table, workers: Sequence[WorkerFacts], load: LoadFac
     begin = _first_known(sent, scheduled, raw["end"])
     due = _first_known(scheduled, sent, raw["end"])
     end = _last_seen(raw["end"], begin, unfinished, shift, load)
+    first, last = raw["first_token"], raw["last_token"]
+    if as_of_s is not None:
+        now = as_of_s - shift
+        later = end > now
+        ok, unfinished = ok & ~later, unfinished | later
+        end, first, last = np.where(later, now, end), np.where(first > now, np.nan, first), np.minimum(last, now)
     issued = due if load.loop == "open" else begin
 
     tokens = _integers(table, "output_tokens")
     chunks = _integers(table, "chunks")
     asked = np.maximum(_integers(table, "requested_tokens") - 1, 1)
-    first, last = raw["first_token"], raw["last_token"]
     has_token = ~np.isnan(first)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {

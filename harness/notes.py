@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.cost import format_usd, usd_per_hour
 from harness.effective import BLOCKS
 from harness.judgement import LoadSummary
 from harness.manifest import Manifest
@@ -46,6 +47,29 @@ def run_notes(manifest: Manifest, judged: Judged) -> tuple[str, ...]:
             f"a content chunk carries {tokens.sum() / chunks.sum():.3g} tokens on average, which ITL is between"
         )
     return tuple(notes)
+
+
+def stop_notes(manifest: Manifest) -> tuple[str, ...]:
+    """Of a run that was to end when decided: what each look was worth, and what its early end saves."""
+    load, stack = manifest.load, manifest.stack
+    if not load.until_decided:
+        return ()
+    looks = len(load.looks) + 1
+    at = ", ".join(f"{each:g}" for each in (*(look.at_s for look in load.looks), load.run_time_s))
+    notes = [
+        f"the run was to end when decided: {looks} {'look' if looks == 1 else 'looks'}, fixed beforehand at {at} s,"
+        " share the chance of a wrong verdict equally"
+    ]
+    if load.ended_look is None or load.started_s is None or load.stopped_issuing_s is None:
+        return tuple(notes)
+    ran_s, whole_s = load.stopped_issuing_s - load.started_s, load.run_time_s + load.tail_s
+    left_s = max(0.0, whole_s - ran_s)
+    saved = f"it ended after {ran_s:,.0f} s of {whole_s:,.0f} s"
+    if stack.gpu_count:
+        saved += f" and left {stack.gpu_count * left_s / 60:,.1f} GPU minutes unused"
+        hourly = None if manifest.other_gpu else usd_per_hour(stack)
+        saved += "" if hourly is None else f", {format_usd(hourly * left_s / 3600)}"
+    return (*notes, saved)
 
 
 def open_loop_notes(load: LoadSummary) -> tuple[str, ...]:

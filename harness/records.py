@@ -164,13 +164,29 @@ class WorkerFacts(Record):
         return self.anchor_monotonic_s + (wall_s - (self.anchor_wall_s - self.clock_offset_s))
 
 
+Decision = Literal["", "pass", "fail", "at limit"]
+"""What a look found; empty: nothing is decided."""
+
+
 class Look(Record):
-    """One moment, fixed before the run, at which FAIL could end it."""
+    """One moment, fixed before the run, at which a verdict could end it."""
 
     at_s: float
     """Seconds after the run clock started."""
     taken: bool = False
     failed: bool = False
+    passed: bool = False
+    at_limit: bool = False
+    """No verdict, but so narrow an interval around the limit that more requests would change nothing."""
+
+    def with_answer(self, decided: Decision) -> Look:
+        """The same look, taken."""
+        found = {"failed": decided == "fail", "passed": decided == "pass", "at_limit": decided == "at limit"}
+        return self.model_copy(update={"taken": True, **found})
+
+    @property
+    def ended(self) -> bool:
+        return self.failed or self.passed or self.at_limit
 
 
 class LoadFacts(Record):
@@ -194,15 +210,28 @@ class LoadFacts(Record):
     tail_s: float = 0.0
     """Load stays on this much longer than T (the largest limit), so that nothing judged is censored."""
     judged_until_s: float | None = None
-    """Wall-clock end of the judged window; earlier than T when FAIL was decided at a look."""
+    """Wall-clock end of the judged window; earlier than T when the run was ended at a look."""
     stopped_issuing_s: float | None = None
     drained_s: float | None = None
     ended_by: str = ""
-    """``run time``, ``fail decided``, ``stopped``, ``interrupted``, ``server died``, ..."""
+    """``run time``, ``fail decided``, ``decided``, ``aborted``, ``stopped``, ``interrupted``, ``server died``, ..."""
     complete: bool = False
     """False for a cut-off run, which may FAIL but PASSes only if all unfinished requests could be violations."""
     looks: tuple[Look, ...] = ()
+    until_decided: bool = False
+    """PASS could end the run at a look as well, so that PASS too is asked for at each look's part of alpha."""
+    abort_on: tuple[str, ...] = ()
+    """Conditions that make a run hopeless; one that is shown ends it."""
+    abort_looks: int = 0
+    """Moments, fixed before the run, at which they were looked for."""
+    aborted_on: str = ""
+    """What was shown, in a sentence; empty: none of them."""
     samples_written: int = 0
+
+    @property
+    def ended_look(self) -> Look | None:
+        """The look that ended the run; None: none did."""
+        return next((look for look in self.looks if look.ended), None)
 
 
 class GpuProcess(Record):

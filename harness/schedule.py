@@ -1,4 +1,4 @@
-"""When things happen: think times, first requests, open-loop arrivals, and the looks at which FAIL may end a run.
+"""When things happen: think times, first requests, open-loop arrivals, and the looks at which a run may end.
 
 A schedule of arrivals is made before the run, whole and from one seed. A point process of rate 1 (even, Poisson or
 gamma gaps) is drawn up to the number of arrivals expected, and mapped to time through the inverse of the integral of
@@ -37,6 +37,9 @@ FloatArray = npt.NDArray[np.float64]
 
 SPAWN_STEP_S = 1.0
 """Locust spawns users in one burst a second."""
+LOOK_GROWTH = 1.5
+MOST_LOOKS = 6
+ABORT_EVERY_S = 5.0
 MOST_ARRIVALS = 20_000_000
 """160 MB of schedule: more than any run makes, and still harmless."""
 
@@ -75,6 +78,27 @@ def look_times_s(shares: tuple[float, ...], warm_up_s: float, run_time_s: float,
     judged_s = run_time_s - warm_up_s
     times = [warm_up_s + share * judged_s for share in sorted(shares)]
     return [time for time in times if time - longest_limit_s > warm_up_s]
+
+
+def decision_times_s(
+    min_time_s: float | None, warm_up_s: float, run_time_s: float, longest_limit_s: float
+) -> list[float]:
+    """Place the looks of a run that ends when it is decided: ``min_time_s`` and 1.5 times the one before, five at most.
+
+    The end is the sixth. None: as early as may be, with a judged window no shorter than the warm-up. A look in the
+    last tenth would cost its part of alpha and save nothing.
+    """
+    first_s = min_time_s
+    if first_s is None:
+        first_s = max(run_time_s / LOOK_GROWTH ** (MOST_LOOKS - 1), 2 * warm_up_s + longest_limit_s)
+    times = [first_s * LOOK_GROWTH**place for place in range(MOST_LOOKS - 1)]
+    return [time for time in times if time - longest_limit_s > warm_up_s and time <= 0.9 * run_time_s]
+
+
+def abort_times_s(warm_up_s: float, run_time_s: float) -> list[float]:
+    """When conditions that make a run hopeless are looked for."""
+    count = math.ceil((run_time_s - warm_up_s) / ABORT_EVERY_S) - 1
+    return [warm_up_s + ABORT_EVERY_S * place for place in range(1, count + 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,15 +34,20 @@ from harness.metrics import STREAMED, BoolArray, Judged, Requests, gaps_beyond, 
 from harness.objective import Objective
 from harness.quality_evidence import good_share_evidence, goodput_evidence, score_evidence
 from harness.scored import NOT_SCORED, NotScored, Scored
-from harness.statistics import holm, p_value_fail
-from harness.worth import error_worth, latency_worth, takes_limit, violates
+from harness.statistics import holm
+from harness.worth import takes_limit, violates
 
 
-def evaluate(objectives: Sequence[Objective], judged: Judged, terms: Terms) -> tuple[CheckResult, ...]:
-    """Judge every objective; none is left out, but what cannot be known of this run is NOT MEASURED."""
+def evaluate(
+    objectives: Sequence[Objective], judged: Judged, terms: Terms, besides: int = 0
+) -> tuple[CheckResult, ...]:
+    """Judge every objective; none is left out, but what cannot be known of this run is NOT MEASURED.
+
+    ``besides`` counts checks of which nothing is known yet, and which share the chance of a wrong FAIL.
+    """
     tested = measured(objectives, streamed=judged.streamed, quality=judged.quality)
     found = [_evidence(objective, tested, judged, terms) for objective in tested]
-    rejected = iter(holm([evidence.p_fail for evidence in found], terms.alpha / terms.looks))
+    rejected = iter(holm([*(each.p_fail for each in found), *[1.0] * besides], terms.alpha / terms.looks))
     concluded = iter([_conclude(evidence, terms, next(rejected), len(tested)) for evidence in found])
     return tuple(
         next(concluded) if objective in tested else _not_measured(objective, judged) for objective in objectives
@@ -124,41 +129,11 @@ def cell_verdict(checks: Sequence[CheckResult]) -> Verdict:
     return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCONCLUSIVE
 
 
-def fails_at_look(
-    objectives: Sequence[Objective], judged: Judged, *, unknown: int = 0, confidence: float = 0.95, looks: int = 1
-) -> bool:
-    """Whether FAIL is certain now, at one of ``looks`` moments fixed before the run (the end included).
-
-    Only percentile checks but those of ITL, and ``error_rate``, take part; the others wait for the end of the run. What
-    the requests are worth is worked out only where they would fail as independent ones.
-
-    Parameters
-    ----------
-    judged
-        Requests issued since warm-up; one in flight has its age.
-    unknown
-        Requests issued since warm-up of which nothing is known yet (not shipped); like those in flight that
-        break no limit yet, they count as keeping every limit, so that what comes later cannot take a FAIL back.
-    """
-    level = Terms(confidence, looks).fail_alpha(len(objectives))
-    requests, rows = judged.requests, judged.rows
-    for objective in objectives:
-        if objective.metric == "error_rate":
-            breaks, allowed = requests.failed, objective.limit
-            defined = rows
-        elif objective.allowed_rate is not None and objective.metric in requests.values:
-            values = requests.values[objective.metric]
-            breaks, allowed = violates(objective, values), objective.allowed_rate
-            defined = rows & ~np.isnan(values)
-        else:
-            continue
-        violations, samples = int(np.count_nonzero(breaks & rows)), int(np.count_nonzero(defined)) + unknown
-        if p_value_fail(violations, samples, allowed) >= level:
-            continue
-        share = (error_worth(judged) if objective.metric == "error_rate" else latency_worth(objective, judged)).share
-        if p_value_fail(share * violations, share * samples, allowed) < level:
-            return True
-    return False
+def in_zone(low: float | None, high: float | None, allowed: float | None, zone: float) -> bool:
+    """Whether the whole interval of a rate lies around the allowed one, so that a run could go on for ever."""
+    if low is None or high is None or allowed is None:
+        return False
+    return (1.0 - zone) * allowed <= low and high <= (1.0 + zone) * allowed
 
 
 def good_and_bad(objectives: Sequence[Objective], requests: Requests) -> tuple[BoolArray, BoolArray]:
@@ -225,6 +200,8 @@ def _conclude(evidence: Evidence, terms: Terms, fails: bool, checks: int) -> Che
 def _why_undecided(evidence: Evidence, terms: Terms, checks: int, *, passes: bool) -> str:
     if passes:
         return terms.no_pass
+    if terms.zone and in_zone(evidence.rate_low, evidence.rate_high, evidence.allowed, terms.zone):
+        return "at the limit: " + _interval(evidence, terms)
     if evidence.hint:
         return evidence.hint
     if evidence.p_fail < terms.alpha:
@@ -233,6 +210,15 @@ def _why_undecided(evidence: Evidence, terms: Terms, checks: int, *, passes: boo
             f" {_some(terms.looks, 'look')} share the {percent(terms.alpha)} chance of a wrong FAIL" + _more(evidence)
         )
     return ("too close to the limit to tell" if evidence.at_limit else "undecided") + _worth(evidence) + _more(evidence)
+
+
+def _interval(evidence: Evidence, terms: Terms) -> str:
+    low, high = (number(rate or 0.0, evidence.allowed or 0.0, 100) for rate in (evidence.rate_low, evidence.rate_high))
+    confidence = percent(terms.confidence)
+    return (
+        f"at least {low}% and at most {high}% do, each with {confidence} confidence, which is within"
+        f" {percent(terms.zone)} of what is allowed"
+    )
 
 
 def _more(evidence: Evidence) -> str:

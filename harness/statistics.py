@@ -5,8 +5,7 @@ counted. A rate's p-value and its Clopper-Pearson bound agree: the bound at conf
 reaches a rate exactly when the p-value at that rate is alpha. PASS takes p <= alpha (the upper bound is at most
 the allowed rate), FAIL p < alpha (the lower bound is above it).
 
-Only ``scipy.special`` is imported: ``scipy.stats`` takes a second to load, and the looks during a run
-happen in the load generator's own process.
+Only ``scipy.special`` is imported: ``scipy.stats`` takes a second to load.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def faults(
     found += _missing_users(manifest, loop)
     found += _missing_arrivals(manifest, requests)
     found += _out_of_resources(table)
-    found += _slow_client(manifest, client)
+    found += slow_client(manifest, client)
     return found
 
 
@@ -181,7 +181,7 @@ def _how_certified(certificate: Certificate | None) -> list[str]:
     return []
 
 
-def _slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:
+def slow_client(manifest: Manifest, client: ClientHealth) -> list[str]:
     allowed = CLIENT_SHARE * _smallest_limit_s(manifest)
     lags = (("its event loop ran late", client.hub_lag_p99_s), ("requests were sent late", client.send_lag_p99_s))
     return [

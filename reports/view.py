@@ -29,6 +29,8 @@ MARK_MEANINGS = {
     Mark.REDUCED: "A smaller load than the scenario's, because the engine stands in for a GPU.",
     Mark.CUT_OFF: "The run ended early; it passes only if it would with every unfinished request a violation.",
     Mark.EARLY_STOP: "The run was ended because FAIL was decided, at a moment fixed beforehand.",
+    Mark.DECIDED: "The run ended as soon as it was decided, at a moment fixed beforehand, with its part of the risk.",
+    Mark.ABORTED: "The run was ended because a condition given beforehand showed it to be hopeless; it cannot pass.",
     Mark.FORCED_LENGTH: "Answers were forced to an exact length, so their quality is not scored.",
 }
 OTHER_EXITS = {

@@ -20,6 +20,15 @@ CatalogOption = Annotated[
 OtherGpuOption = Annotated[
     bool, typer.Option("--allow-other-gpu", help="Run a --real stack on other GPUs than its own, and mark the run.")
 ]
+UntilDecidedOption = Annotated[
+    bool, typer.Option("--until-decided", help="End the run as soon as every check is decided, at the latest in time.")
+]
+MinTimeOption = Annotated[
+    float | None, typer.Option("--min-time", help="Seconds before which --until-decided ends nothing.")
+]
+AbortOnOption = Annotated[
+    list[str] | None, typer.Option("--abort-on", help="End a hopeless run: 'error_rate > 20%'. May be repeated.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.options import CatalogOption, JsonOption, OtherGpuOption, loaded_catalog
+from harness.commands.options import (
+    AbortOnOption,
+    CatalogOption,
+    JsonOption,
+    MinTimeOption,
+    OtherGpuOption,
+    UntilDecidedOption,
+    loaded_catalog,
+)
 
 if TYPE_CHECKING:
     from harness.cell import Cell
@@ -48,6 +56,9 @@ def run(
     input_tokens: Annotated[int | None, typer.Option(help="Synthetic prompts of this length.")] = None,
     calibration: Annotated[str | None, typer.Option(help="roofline or claims, for emulated stacks.")] = None,
     faults: Annotated[str, typer.Option(help="Faults that emulated stacks make, such as 500:0.1.")] = "",
+    until_decided: UntilDecidedOption = False,
+    min_time: MinTimeOption = None,
+    abort_on: AbortOnOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where to write (default: runs/TIME).")] = None,
     results: Annotated[
         str | None, typer.Option(help="Copy each sealed run there as well: s3://BUCKET/PREFIX or file:///FOLDER.")
@@ -69,6 +80,7 @@ def run(
     from harness.connection import parse_body, parse_headers, parse_metrics_url
     from harness.live import show_run
     from harness.matrix import Options, build_cells
+    from harness.stopping import stopping_from
 
     options = Options(
         scenarios=tuple(scenarios or ()),
@@ -96,6 +108,7 @@ def run(
         allow_other_gpu=allow_other_gpu,
         max_cost_usd=max_cost,
         faults=faults,
+        stopping=stopping_from(until_decided=until_decided, min_time_s=min_time, abort_on=abort_on or []),
         run_dir=run_dir,
         seed=seed,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import pyarrow as pa
+import pyarrow.compute as pc
 from gevent.event import AsyncResult, Event
 
 from harness.cell import Cell
@@ -20,15 +21,17 @@ from harness.certificate import Certificate
 from harness.errors import HarnessError, RunDirectoryError
 from harness.loadgen import messages
 from harness.loadgen.certifier import SeenRate
-from harness.loadgen.looks import LiveSamples
+from harness.loadgen.looks import Moment, moments
 from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.progress import Progress
 from harness.loadgen.recorder import from_bytes
 from harness.loadgen.roll import Roll
-from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
+from harness.records import Decision, LoadFacts, Look, ServerFacts, WorkerFacts
 from harness.runlog import RunWriter
 from harness.seal import about_this_host
 from harness.spend import Ledger, preflight_usd
+from harness.watch.channel import LoadNews, LookAsked
+from harness.watch.process import Watching
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -39,6 +42,11 @@ _SPAWN_GRACE_S = 60.0
 _CLOCKS_WITHIN_S = 5.0
 """How long the run clock's zero waits for workers whose clock is still being compared with this one."""
 _POLL_S = 0.1
+_TELL_EVERY_S = 0.9
+_SURVEY_S = 2.0
+_ANSWER_S = 20.0
+"""How long the answer to a look is waited for, while the load goes on."""
+_ENDED_BY: dict[Decision, str] = {"fail": "fail decided", "pass": "decided", "at limit": "decided"}
 LOST = "load worker lost"
 CAP_REACHED = "spend cap reached"
 _LEAD_S = 0.5
@@ -53,6 +61,7 @@ class Run:
         environment: Environment,
         cell: Cell,
         progress: Progress,
+        watching: Watching,
         *,
         server_facts: Callable[[], ServerFacts],
         server_died: Callable[[], bool],
@@ -63,6 +72,9 @@ class Run:
         self.done = Event()
         self._environment = environment
         self._progress = progress
+        self._watching = watching
+        self._health: dict[int, dict[str, Any]] = {}
+        self._tell_next_s = 0.0
         self._server_facts = server_facts
         self._server_died = server_died
         self._writer = RunWriter(cell.run_dir)
@@ -72,7 +84,9 @@ class Run:
         self._workers_asked = 0
         self._ended: set[int] = set()
         self._roll = Roll(environment)
-        self._live = LiveSamples(cell)
+        self._failed = 0
+        self._pending: list[bytes] = []
+        self._aborted: tuple[float, str] | None = None
         self.seen_rate = SeenRate(cell.connection.stream)
         self.certificate = Certificate()
         self._surveyed = Event()
@@ -132,13 +146,12 @@ class Run:
             self._problem(str(error))
             self.interrupt("the run directory cannot be written")
             return
-        self._live.add(batch)
+        self._failed += pc.sum(pc.not_equal(batch["outcome"], "ok")).as_py() or 0
         self.seen_rate.add(batch)
 
     def on_survey_reply(self, data: dict[str, Any]) -> None:
         if data["survey"] == self._survey:
-            if data["batch"]:
-                self._live.add_pending(from_bytes(data["batch"]))
+            self._pending.append(data["batch"])
             self._survey_replies += 1
             if self._survey_replies >= len(self._workers):
                 self._surveyed.set()
@@ -148,6 +161,9 @@ class Run:
         self._workers[facts.worker] = facts
         self._ended.add(facts.worker)
         self._paid(facts.worker, data["paid"])
+
+    def on_health(self, data: dict[str, Any]) -> None:
+        self._health[data["worker"]] = data
 
     def on_cap(self, data: dict[str, Any]) -> None:
         if self._ledger is not None:
@@ -162,7 +178,7 @@ class Run:
 
     def _conduct(self) -> None:
         reason = self._load_until_end()
-        complete = reason in ("run time", "fail decided")
+        complete = reason in ("run time", *_ENDED_BY.values())
         stopped_s = time.time()
         self._progress.tell("drain", of_s=self.cell.drain_s)
         self._send(messages.STOP, {"drain_s": self.cell.drain_s})
@@ -218,17 +234,10 @@ class Run:
         zero_s = self._load.started_s or 0.0
         zeros = [(worker, facts.monotonic_s(zero_s)) for worker, facts in sorted(self._workers.items())]
         self._send(messages.START, {"warm_up_s": timing.warm_up_s, "zeros": zeros})
-        for number, look in enumerate(self._looks):
-            reason = self._wait(start + look.at_s, start)
+        for moment in moments(self.cell):
+            reason = self._wait(start + moment.at_s, start) or self._ask(moment, start)
             if reason:
                 return reason
-            if not self._live.can_decide:
-                continue
-            failed = self._look(look)
-            self._looks[number] = look.model_copy(update={"taken": True, "failed": failed})
-            if failed:
-                return "fail decided"
-        self._live.forget()
         tail_s = self.cell.scenario.longest_limit_s
         return (
             self._wait(start + timing.run_time_s, start)
@@ -267,6 +276,7 @@ class Run:
     def _wait(self, until: float, start: float | None = None) -> str | None:
         """Wait until a monotonic time while telling progress; return a reason when the run is to end before."""
         while True:
+            self._tell_watching()
             if start is not None:
                 self._tell_load(start)
             left = until - time.monotonic()
@@ -282,9 +292,7 @@ class Run:
 
     def _tell_load(self, start: float) -> None:
         timing, elapsed = self.cell.timing, time.monotonic() - start
-        users = int(self._environment.runner.user_count) if self._environment.runner else 0
-        if self._open:
-            users = 0
+        users = self._users()
         if self._users_reached is None or users < self._users_reached:
             self._users_reached = users
         phase = "warm-up" if elapsed < timing.warm_up_s else "load" if elapsed < timing.run_time_s else "tail"
@@ -295,46 +303,96 @@ class Run:
             of_s=timing.run_time_s + self.cell.scenario.longest_limit_s,
             users=users,
             completed=self._writer.samples_written,
-            failed=self._live.failed,
+            failed=self._failed,
             **spent,
         )
 
-    def _look(self, look: Look) -> bool:
-        """Survey the workers and decide whether FAIL is certain already."""
+    def _users(self) -> int:
+        """0 in an open loop, whose users of Locust's are processes."""
+        return int(self._environment.runner.user_count) if self._environment.runner and not self._open else 0
+
+    def _tell_watching(self) -> None:
+        """Once a second, or a little less often."""
+        if time.monotonic() < self._tell_next_s:
+            return
+        self._tell_next_s = time.monotonic() + _TELL_EVERY_S
+        told = list(self._health.values())
+        self._watching.tell(
+            LoadNews(
+                users=self._users(),
+                in_flight=sum(each["in_flight"] for each in told) if told else None,
+                hub_lag_p99_s=max((h["hub_lag_p99_s"] for h in told if h["hub_lag_p99_s"] is not None), default=None),
+                cpu_share_max=max((h["cpu_share"] for h in told), default=None),
+            )
+        )
+
+    def _ask(self, moment: Moment, start: float) -> str | None:
+        """Survey the workers and ask the watching process whether the run may end; return what ended it, if anything.
+
+        Nobody may be there to answer: then the run goes on to its end.
+        """
+        if not self._watching.alive or not self._survey_workers():
+            return None
+        number, until_s = self._survey, moment.judged_until_s(self.cell.scenario.longest_limit_s)
+        asked = LookAsked(
+            number=number,
+            at_s=moment.at_s,
+            judged_until_s=(self._load.started_s or 0.0) + until_s,
+            samples=self._writer.samples_written,
+            workers=tuple(self._workers.values()),
+            hopeless=moment.look is None,
+        )
+        self._watching.ask(asked, self._pending)
+        deadline = time.monotonic() + _ANSWER_S
+        while (answer := self._watching.answer(number)) is None:
+            if time.monotonic() >= deadline or not self._watching.alive:
+                return None
+            reason = self._wait(min(time.monotonic() + _POLL_S, deadline), start)
+            if reason:
+                return reason
+        if moment.look is None:
+            self._aborted = (moment.at_s, answer.aborted_on) if answer.aborted_on else None
+            return "aborted" if answer.aborted_on else None
+        self._looks[moment.look] = self._looks[moment.look].with_answer(answer.decided)
+        return _ENDED_BY.get(answer.decided)
+
+    def _survey_workers(self) -> bool:
+        """Have everything shipped, and what is in flight told."""
         self._survey += 1
         self._survey_replies = 0
         self._surveyed.clear()
-        self._live.clear_pending()
+        self._pending = []
         self._send(messages.SURVEY, {"survey": self._survey})
-        if not self._surveyed.wait(2.0):
-            return False
-        load = self._load.model_copy(update={"judged_until_s": self._judged_until(look)})
-        return self._live.fails(load, list(self._workers.values()))
+        return bool(self._surveyed.wait(_SURVEY_S))
 
-    def _judged_until(self, look: Look) -> float:
-        """The latest issue of a request that has ended or broken every limit by the time of a look."""
-        return (self._load.started_s or 0.0) + look.at_s - self.cell.scenario.longest_limit_s
+    def _judged_until_s(self, complete: bool, stopped_s: float) -> float | None:
+        """Wall-clock end of the judged window."""
+        started = self._load.started_s
+        if started is None:
+            return None
+        ended = [Moment(look.at_s, place) for place, look in enumerate(self._looks) if look.ended]
+        if self._aborted is not None:
+            ended = [Moment(self._aborted[0], None)]
+        if ended:
+            return started + ended[0].judged_until_s(self.cell.scenario.longest_limit_s)
+        until = started + self.cell.timing.run_time_s
+        if complete:
+            return until
+        cap = [] if self._ledger is None or self._ledger.reached_s is None else [self._ledger.reached_s]
+        return min(until, stopped_s, *cap, *self._roll.last_heard_s(self._lost()))
 
     def _finish(self, reason: str, complete: bool, stopped_s: float) -> None:
         drained_s = time.time()
-        started, timing = self._load.started_s, self.cell.timing
-        judged_until = None
-        if started is not None:
-            judged_until = started + timing.run_time_s
-            if reason == "fail decided":
-                judged_until = self._judged_until(next(look for look in self._looks if look.failed))
-            elif not complete:
-                cap = [] if self._ledger is None or self._ledger.reached_s is None else [self._ledger.reached_s]
-                judged_until = min(judged_until, stopped_s, *cap, *self._roll.last_heard_s(self._lost()))
         load: LoadFacts = self._load.model_copy(
             update={
                 "users_reached": self._users_reached or 0,
-                "judged_until_s": judged_until,
+                "judged_until_s": self._judged_until_s(complete, stopped_s),
                 "stopped_issuing_s": stopped_s,
                 "drained_s": drained_s,
                 "ended_by": reason,
                 "complete": complete,
                 "looks": tuple(self._looks),
+                "aborted_on": self._aborted[1] if self._aborted is not None else "",
                 "samples_written": self._writer.samples_written,
                 **self._arrivals(),
             }

@@ -19,9 +19,12 @@ class Health:
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._cpu_start = self._start = 0.0
         self._cpu_share: float | None = None
+        self._told = (0, time.process_time(), time.monotonic())
+        """Readings, CPU seconds and moment of the last :meth:`recent`."""
 
     def start(self) -> None:
         self._lags = array("d")
+        self._told = (0, *self._told[1:])
         self._cpu_start, self._start = time.process_time(), time.monotonic()
         self._greenlet = gevent.spawn(self._watch)
 
@@ -50,3 +53,11 @@ class Health:
     def cpu_share(self) -> float | None:
         """CPU seconds of this process per second between :meth:`start` and :meth:`stop`."""
         return self._cpu_share
+
+    def recent(self) -> tuple[float | None, float]:
+        """Hub lag at p99 in seconds, and CPU seconds per second, since the last call; lag only once it is measured."""
+        read, cpu_s, at_s = self._told
+        self._told = (len(self._lags), time.process_time(), time.monotonic())
+        lags = self._lags[read:]
+        lag_s = float(np.percentile(lags, 99, method="inverted_cdf")) if lags else None
+        return lag_s, (self._told[1] - cpu_s) / max(self._told[2] - at_s, 1e-6)

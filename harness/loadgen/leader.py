@@ -33,6 +33,7 @@ from harness.records import ServerFacts
 from harness.runlog import RunWriter
 from harness.seal import SERVER_LOG_LIVE, live_logs, seal_run
 from harness.telemetry.process import Recording
+from harness.watch.process import Watching
 from servers import launcher_for
 from servers.delay_proxy import distant
 from servers.preflight import preflight
@@ -73,6 +74,7 @@ class Leader:
         options.run_time = None  # the run's end is ours
         self._run: Run | None = None
         self._recording: Recording | None = None
+        self._watching: Watching | None = None
         self._concluded = Event()
         self._concluded.set()
         self._resources = ExitStack()
@@ -88,6 +90,7 @@ class Leader:
         runner.register_message(messages.HELLO, self._forward("on_hello"))
         runner.register_message(messages.SAMPLES, self._forward("on_samples"))
         runner.register_message(messages.SURVEY_REPLY, self._forward("on_survey_reply"))
+        runner.register_message(messages.HEALTH, self._forward("on_health"))
         runner.register_message(messages.CAP, self._forward("on_cap"))
         runner.register_message(messages.END, self._forward("on_end"))
         environment.events.test_start.add_listener(self._on_test_start)
@@ -170,10 +173,12 @@ class Leader:
         self._first = False
         self._concluded.clear()
         try:
+            self._watching = self._resources.enter_context(closing(Watching(cell.run_dir)))
             self._run = Run(
                 self._environment,
                 cell,
                 self._progress,
+                self._watching,
                 server_facts=self._server_facts,
                 server_died=self._server_died,
             )
@@ -230,8 +235,9 @@ class Leader:
     def _conclude(self, run: Run) -> None:
         """Seal, judge and leave; the same for every way a run can end."""
         run.done.wait()
-        if self._recording is not None:
-            self._recording.close()
+        for beside in (self._watching, self._recording):
+            if beside is not None:
+                beside.close()
         code: int = ExitCode.LOAD
         try:
             # Before anything else: a server that ends after the load has ended is no result of it.

@@ -14,6 +14,7 @@ from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id
 from harness.connection import Connection, parse_body, parse_headers, parse_metrics_url
 from harness.errors import UsageError, unknown_name
 from harness.spec import Protocol, Stack
+from harness.stopping import stopping_from
 from servers.emulator.faults import FaultPlan
 from servers.ports import free_ports
 
@@ -59,6 +60,11 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--api-key-env", default="OPENAI_API_KEY", help="environment variable that holds the key")
     group.add_argument("--request-timeout", type=float, default=60.0, help="seconds for one request")
     group.add_argument("--max-retries", type=int, default=0, help="retries; their seconds count")
+    group.add_argument("--until-decided", action="store_true", help="end the run as soon as every check is decided")
+    group.add_argument("--min-time", type=float, default=None, help="seconds before which --until-decided ends nothing")
+    group.add_argument(
+        "--abort-on", action="append", default=[], help="end a hopeless run: 'error_rate > 20%%'; may be repeated"
+    )
     group.add_argument("--run-dir", default=None, help="where to write the run (default: runs/...)")
     group.add_argument("--max-cost", type=float, default=None, help="USD at which a stack with a token price stops")
     group.add_argument("--yes", action="store_true", help="agree to the estimated cost without being asked")
@@ -130,6 +136,9 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         emulate=False if options.real else None,
         allow_other_gpu=options.allow_other_gpu,
         max_cost_usd=options.max_cost,
+        stopping=stopping_from(
+            until_decided=options.until_decided, min_time_s=options.min_time, abort_on=options.abort_on
+        ),
     )
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _SHIP_EVERY_S = 0.25
 """A batch of 1,400 samples stops the event loop for 4 ms, four of a quarter each for 1.5 ms."""
+_REPORT_EVERY_S = 2.0
 _JUST_S = 1e-5
 OVER_THE_CAP = "not sent: its worst case did not fit under the spend cap"
 
@@ -93,6 +94,7 @@ class Session:
         self._parked = Event()
         self._health_start: gevent.Greenlet[..., None] | None = None
         self._shipper = gevent.spawn(self._ship_forever)
+        self._reporter = gevent.spawn(self._report_forever)
         self._arrivals_late = self._arrivals_not_started = 0
         self._open_loop: OpenLoop | None = None
         if cell.scenario.arrivals is not None:
@@ -260,6 +262,7 @@ class Session:
         self.issuing = False
         for arrival in left:
             self._not_started(arrival.place, arrival.due_s, self._open_source.next(None))
+        self._reporter.kill()
         self._health.stop()
         if self._health_start is not None:
             self._health_start.kill()
@@ -329,6 +332,14 @@ class Session:
             batch, outputs = flushed
             data = {"worker": self.worker, "batch": to_bytes(batch), "outputs": outputs, "paid": self._paid()}
             self._send(messages.SAMPLES, data)
+
+    def _report_forever(self) -> None:
+        """Say how this process is doing, for whoever watches the run."""
+        while True:
+            gevent.sleep(_REPORT_EVERY_S)
+            lag_s, cpu_share = self._health.recent()
+            facts = {"worker": self.worker, "in_flight": len(self._in_flight)}
+            self._send(messages.HEALTH, {**facts, "hub_lag_p99_s": lag_s, "cpu_share": cpu_share})
 
     def _paid(self) -> dict[str, int] | None:
         return None if self._purse is None else self._purse.count()

@@ -17,7 +17,7 @@ from harness.judgement import CheckResult, Verdict
 from harness.metrics import Judged, judged_part, read_requests
 from harness.objective import Objective
 from harness.records import Outcome, Sample
-from harness.sla import cell_verdict, evaluate, fails_at_look, good_and_bad
+from harness.sla import cell_verdict, evaluate, good_and_bad
 from harness.statistics import p_value_fail, p_value_pass
 from tests.runs import WORKER, failed, load, sample, table, unfinished
 
@@ -312,29 +312,12 @@ def test_numbers() -> None:
     assert quantity(Objective.parse("error_rate < 1 %"), 0.0123) == "1.23%"
 
 
-def test_looks() -> None:
-    objectives = [Objective.parse(text) for text in (LIMITS, "error_rate < 1 %")]
-    assert not fails_at_look(objectives, part(answers(1000, 0)), looks=4)
-    assert fails_at_look(objectives, part(answers(800, 200)), looks=4)
-    assert fails_at_look(objectives, part(answers(1000, 0, 50)), looks=4)
-    assert not fails_at_look(objectives, part(answers(800, 200)), unknown=4000, looks=4)
-    assert not fails_at_look(objectives, part([]), looks=4)
-    assert not fails_at_look([Objective.parse("goodput > 1 req/s")], part(answers(0, 0, 1000)), looks=1)
-    # The level is shared between looks and checks.
+def test_checks_that_are_unknown_yet_share_the_chance_of_a_wrong_fail() -> None:
     edge = part(answers(925, 75))
-    assert fails_at_look(objectives[:1], edge, looks=1)
-    assert not fails_at_look(objectives, edge, looks=4)
-
-
-def test_looks_agree_with_the_judgement() -> None:
-    objectives = [Objective.parse(text) for text in (LIMITS, "p99(ttft) < 300 ms", "error_rate < 1 %")]
-    seen = set()
-    for bad in range(0, 60, 3):
-        found = part(answers(100 - bad, bad))
-        at_end = any(r.verdict is Verdict.FAIL for r in evaluate(objectives, found, Terms(looks=4)))
-        assert at_end == fails_at_look(objectives, part(answers(100 - bad, bad)), looks=4)
-        seen.add(at_end)
-    assert seen == {True, False}
+    objectives = [Objective.parse(LIMITS)]
+    assert evaluate(objectives, edge, Terms())[0].verdict is Verdict.FAIL
+    assert evaluate(objectives, edge, Terms(), besides=9)[0].verdict is Verdict.INCONCLUSIVE
+    assert evaluate(objectives, part(answers(1000, 0)), Terms(), besides=9)[0].verdict is Verdict.PASS
 
 
 def test_a_burst_of_violations_is_no_certain_fail_at_a_look() -> None:
@@ -344,8 +327,8 @@ def test_a_burst_of_violations_is_no_certain_fail_at_a_look() -> None:
     spread = [sample(start, 3.0 if index % 10 == 0 else 1.0) for index, start in enumerate(times)]
     objectives = [Objective.parse(LIMITS)]
     assert p_value_fail(60, 600, 0.05) < 0.05 / 4
-    assert fails_at_look(objectives, part(spread), looks=4)
-    assert not fails_at_look(objectives, part(burst), looks=4)
+    assert evaluate(objectives, part(spread), Terms(looks=4))[0].verdict is Verdict.FAIL
+    assert evaluate(objectives, part(burst), Terms(looks=4))[0].verdict is Verdict.INCONCLUSIVE
     assert check(LIMITS, burst).verdict is Verdict.INCONCLUSIVE
 
 

@@ -12,12 +12,12 @@ from harness.cell import Overrides, attached_stack, build_cell
 from harness.connection import Connection
 from harness.judge import judge
 from harness.judgement import Judgement, Verdict
-from harness.loadgen.looks import LiveSamples
 from harness.matrix import Options, build_cells
 from harness.objective import Objective
 from harness.records import Sample, TokenSource
-from harness.runlog import sample_batch
 from harness.sla import measured
+from harness.watch.channel import LookAsked
+from harness.watch.deciding import decide
 from tests import runs
 
 WHOLE = {"first_token_s": math.nan, "last_token_s": math.nan, "chunks": 0, "gaps_us": (), "output_tokens": -1}
@@ -85,10 +85,11 @@ def test_a_look_does_not_fail_what_is_not_measured(stream: bool) -> None:
     cell = build_cell(
         catalog, scenario, attached_stack("m"), profile, Overrides(), connection, run_dir=Path("unused"), run="r"
     )
-    live = LiveSamples(cell)
-    live.add(sample_batch([runs.failed(20.0 + k / 100, 0.01) for k in range(500)]))
-    load = cell.manifest().load.model_copy(update={"started_s": runs.WALL, "judged_until_s": runs.WALL + 60.0})
-    assert live.fails(load, [runs.WORKER]) == stream
+    manifest = cell.manifest()
+    manifest = manifest.model_copy(update={"load": manifest.load.model_copy(update={"started_s": runs.WALL})})
+    table = runs.table([runs.failed(20.0 + k / 100, 0.01) for k in range(500)])
+    asked = LookAsked(number=1, at_s=60.3, judged_until_s=runs.WALL + 60.0, samples=500, workers=(runs.WORKER,))
+    assert decide(manifest, table, asked).decided == ("fail" if stream else "")
 
 
 @pytest.mark.parametrize("stream", [True, False])
