@@ -36,11 +36,7 @@ def read_comparison(directory: Path) -> Comparison:
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # pydantic's, and of bytes that are no text
-        raise RunDirectoryError(f"{path} is damaged or of another version: {_first_line(error)}") from error
+        raise RunDirectoryError(f"{path} is damaged or of another version: {str(error).splitlines()[0]}") from error
     if comparison.format > COMPARISON_FORMAT:
         raise RunDirectoryError(f"{path} has format {comparison.format}; this harness reads up to {COMPARISON_FORMAT}")
     return comparison
-
-
-def _first_line(error: ValueError) -> str:
-    return str(error).splitlines()[0]
