@@ -10,9 +10,10 @@ from harness.break_even import BreakEven, break_even
 from harness.candidates import StackFacts, candidates_from_claims, quality_rank
 from harness.catalog import Catalog
 from harness.closed_loop import output_lengths
-from harness.cost import HOURS_PER_MONTH, SECONDS_PER_HOUR, format_usd, stale_prices, token_cost, usd_per_hour
+from harness.cost import HOURS_PER_MONTH, SECONDS_PER_HOUR, format_usd, token_cost, usd_per_hour
 from harness.judgement import Judgement
 from harness.plan import mean_prompt_tokens, plan_cell
+from harness.price_age import stale_prices
 from harness.recommend import MORE_USERS, Recommendation, recommend, recommendations
 from harness.spec import Scenario, Stack, TokenPrice
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from harness.capacity_record import CAPACITY_FORMAT, CapacityRecord
 from harness.errors import RunDirectoryError
 from harness.runlog import write_atomically
@@ -37,7 +35,7 @@ def read_capacity(directory: Path) -> CapacityRecord:
         raise RunDirectoryError(f"{directory} holds no capacity search: it has no {CAPACITY}") from error
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's, and of bytes that are no text
         raise RunDirectoryError(f"{path} is damaged or of another version: {str(error).splitlines()[0]}") from error
     if record.format > CAPACITY_FORMAT:
         raise RunDirectoryError(f"{path} has format {record.format}; this harness reads up to {CAPACITY_FORMAT}")

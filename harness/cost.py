@@ -11,18 +11,15 @@ An open loop has no users, and its X is what was answered. An API costs its toke
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
 
 from harness.judgement import CostSummary
 from harness.spec import Claim, HourlyPrice, NoPrice, Stack, TokenPrice
 
 SECONDS_PER_HOUR = 3600.0
+DAYS_PER_MONTH = 365 / 12
 HOURS_PER_MONTH = 730.0
-"""8,760 hours a year over twelve."""
-PRICE_GOOD_FOR_DAYS = 90
-"""List prices change; one read longer ago than this is flagged."""
+"""8,760 hours a year over twelve, as clouds bill a month."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +38,6 @@ def format_usd(usd: float) -> str:
 def usd_per_hour(stack: Stack) -> float | None:
     """What the whole stack's machines cost an hour; None for an API or a machine without a price."""
     return stack.price.usd_per_gpu_hour * stack.gpu_count if isinstance(stack.price, HourlyPrice) else None
-
-
-def stale_prices(stacks: Iterable[Stack], today: date) -> tuple[str, ...]:
-    """Which prices should be looked up again: a sentence for each day on which some were read, over 90 days ago."""
-    read: dict[date | None, dict[str, None]] = {}
-    for stack in stacks:
-        if not isinstance(stack.price, NoPrice):
-            read.setdefault(stack.price.source.read, {})[stack.title] = None
-    notes = []
-    for day in sorted(read, key=lambda each: each or date.min):
-        whose = "; ".join(read[day])
-        if day is None:
-            notes.append(f"Prices that do not say when they were read, to be looked up again: {whose}.")
-        elif (age := (today - day).days) > PRICE_GOOD_FOR_DAYS:
-            notes.append(f"Prices read on {day.isoformat()}, {age} days ago, to be looked up again: {whose}.")
-    return tuple(notes)
 
 
 def hourly_cost(usd_per_gpu_hour: float, gpus: int, users: float, response_s: float, think_s: float) -> Cost:

@@ -31,6 +31,7 @@ from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
 from harness.recommend import Recommendation
 from harness.spec import Protocol, Scenario, Stack
 from harness.stopping import Stopping
+from harness.studies import NO_STUDIES, Studies, stack_facts
 from reports.written import write_reports
 from servers.emulator.faults import FaultPlan
 
@@ -221,11 +222,16 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
 
 
 def report_of(
-    judgements: list[Judgement], path: Path, catalog: Catalog, advice: Sequence[Recommendation] | None = None
+    judgements: list[Judgement],
+    path: Path,
+    catalog: Catalog,
+    advice: Sequence[Recommendation] | None = None,
+    studies: Studies = NO_STUDIES,
 ) -> Path:
     """Write the reports over judged cells, with the recommendation, the plan and the claims of their scenarios.
 
-    Returns the page's path; ``verdict.md`` and ``junit.xml`` lie beside it.
+    Returns the page's path; ``verdict.md`` and ``junit.xml`` lie beside it. A capacity that is known of a stack counts
+    in the recommendation, unless ``advice`` brings one.
     """
     rows: list[PlanRow] = []
     lines: list[AuditLine] = []
@@ -238,5 +244,6 @@ def report_of(
         known = [stack for stack in stacks if stack in catalog.stacks]
         rows += plan(catalog, [name], known)
         lines += audit(catalog, today, [name], known, judgements).lines
-    advice = advice or advise(judgements, catalog, today)
-    return write_reports(path, judgements, advice, rows, title="SLA verdicts", audit=Audit(lines=tuple(lines)))
+    advice = advice or advise(judgements, catalog, today, stack_facts(studies.capacities, judgements))
+    title = "SLA verdicts" if judgements else "Capacity and comparison"
+    return write_reports(path, judgements, advice, rows, title, Audit(lines=tuple(lines)), studies)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 
 from harness.capacity_record import PriceTag
-from harness.cost import PRICE_GOOD_FOR_DAYS
 from harness.spec import HourlyPrice, NoPrice, Stack, TokenPrice
+
+PRICE_GOOD_FOR_DAYS = 90
+"""List prices change; one read longer ago than this is to be looked up again."""
 
 
 def price_tag(stack: Stack, today: date) -> PriceTag:
-    """The stack's price with its source, flagged when it was read more than 90 days before ``today``."""
+    """The stack's price with its source, flagged where :func:`stale_prices` has something to say of it."""
     match stack.price:
         case HourlyPrice(usd_per_gpu_hour=usd, source=source):
             text = f"${usd:g} per GPU and hour"
@@ -26,17 +29,30 @@ def price_tag(stack: Stack, today: date) -> PriceTag:
         text=text,
         source=source.text,
         read="" if source.read is None else source.read.isoformat(),
-        flag=_flag(stack.name, source.read, today),
+        flag="".join(stale_prices([stack], today)),
     )
 
 
-def _flag(name: str, read: date | None, today: date) -> str:
+def stale_prices(stacks: Iterable[Stack], today: date) -> tuple[str, ...]:
+    """Which prices should be looked up again: a sentence for each day on which some were read, over 90 days ago."""
+    read: dict[date | None, dict[str, None]] = {}
+    for stack in stacks:
+        if not isinstance(stack.price, NoPrice):
+            read.setdefault(stack.price.source.read, {})[stack.title] = None
+    notes = []
+    for day in sorted(read, key=lambda each: each or date.min):
+        when = _out_of_date(day, today)
+        if when:
+            prices = "Price" if len(read[day]) == 1 else "Prices"
+            notes.append(f"{prices} {when}, to be looked up again: {'; '.join(read[day])}.")
+    return tuple(notes)
+
+
+def _out_of_date(read: date | None, today: date) -> str:
+    """Empty: the price is recent enough."""
     if read is None:
-        return f"the price of '{name}' has no date: look it up again"
+        return "without a date"
     age = (today - read).days
     if age < 0:
-        return f"the price of '{name}' is dated {read.isoformat()}, which is still to come: correct it"
-    if age > PRICE_GOOD_FOR_DAYS:
-        when = f"{age} days ago ({read.isoformat()}), more than {PRICE_GOOD_FOR_DAYS}"
-        return f"the price of '{name}' was read {when}: look it up again"
-    return ""
+        return f"dated {read.isoformat()}, which is still to come"
+    return f"read on {read.isoformat()}, {age} days ago" if age > PRICE_GOOD_FOR_DAYS else ""

@@ -13,12 +13,21 @@ from dataclasses import dataclass
 
 from harness.api_break_even import break_even
 from harness.capacity_record import Arithmetic, Bar, BreakEven, LevelResult, LoadKind, ReplicaPlan, Sizing
-from harness.cost import SECONDS_PER_HOUR, Cost, format_usd, good_thousand, hourly_cost, rate_cost, token_cost
-from harness.daily_profile import HOURS, DailyProfile
+from harness.cost import (
+    DAYS_PER_MONTH,
+    HOURS_PER_MONTH,
+    SECONDS_PER_HOUR,
+    Cost,
+    format_usd,
+    good_thousand,
+    hourly_cost,
+    rate_cost,
+    token_cost,
+)
+from harness.daily_profile import DailyProfile
 from harness.errors import UsageError
 from harness.spec import HourlyPrice, NoPrice, Scenario, Stack, TokenPrice
 
-DAYS_PER_MONTH = 365.25 / 12
 UTILISATION = 0.8
 """Of a replica's capacity, planned for at the peak: users do not come evenly, and neither does a balancer deal them."""
 UTILISATION_STEP = 0.2
@@ -169,8 +178,7 @@ def own_figures(basis: Basis, plan: ReplicaPlan | None, assumed: Assumptions = A
         return None
     gpu_usd = price.usd_per_gpu_hour * assumed.price_factor
     gpus = plan.total * plan.gpus_per_replica
-    hours = HOURS * DAYS_PER_MONTH
-    month = gpus * gpu_usd * hours
+    month = gpus * gpu_usd * HOURS_PER_MONTH
     requests = rate * SECONDS_PER_HOUR * basis.profile.peak_hours * DAYS_PER_MONTH
     if basis.kind == "users" and level.response_s is not None:
         query = hourly_cost(gpu_usd, gpus, basis.scenario.users, level.response_s, _think_s(basis))
@@ -196,7 +204,7 @@ def own_figures(basis: Basis, plan: ReplicaPlan | None, assumed: Assumptions = A
             label="a month",
             value=month,
             arithmetic=f"{plan.total} replicas x {plan.gpus_per_replica} GPU{'s' if plan.gpus_per_replica != 1 else ''}"
-            f" x {format_usd(gpu_usd)}/h x {hours:,.1f} h = {format_usd(month)}",
+            f" x {format_usd(gpu_usd)}/h x {HOURS_PER_MONTH:g} h = {format_usd(month)}",
         )
     )
     return OwnFigures(month, requests, None if good is None else good.usd, tuple(shown))
@@ -290,7 +298,7 @@ def _break_even(basis: Basis, plan: ReplicaPlan | None, api: Stack, volume: floa
         token_cost(api.price, level.prompt_tokens, level.output_tokens),
         # The volume is to the peak what the scenario's is to its own.
         per_replica=volume / plan.load * plan.utilisation * plan.per_replica,
-        usd_per_replica=plan.gpus_per_replica * price.usd_per_gpu_hour * HOURS * DAYS_PER_MONTH,
+        usd_per_replica=plan.gpus_per_replica * price.usd_per_gpu_hour * HOURS_PER_MONTH,
         spare=plan.spare,
         volume=volume,
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from harness.certificate import Certificate, Spread
 from harness.judgement import CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount, SlowRequest
-from reports import cell_figures, checks, claims, downloads, figures, quality, regions, replicas, telemetry
+from reports import cell_figures, checks, claim_chart, claims, downloads, figures, quality, regions, replicas, telemetry
 from reports.parts import Chip, Column, Download, Fact, Figure, Fold, Item, Table, badges
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
@@ -22,6 +24,7 @@ class Group:
     note: str = ""
     details_title: str = ""
     details: str = ""
+    chart: Markup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,11 @@ class Cell:
     log_title: str
     log: str
     download: Download
+    capacity: str
 
 
-def build(judgement: Judgement, anchor: str) -> Cell:
+def build(judgement: Judgement, anchor: str, capacity: str = "") -> Cell:
+    """``capacity`` is the section of the stack's capacity search, where there is one."""
     tables = (
         regions.table(judgement),
         _percentiles(judgement),
@@ -62,7 +67,7 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         _load(judgement),
         _tokens(judgement),
         _client(judgement),
-        _claim(judgement),
+        _claim(judgement, anchor),
         _cost(judgement),
         _quality(judgement),
         _server(judgement),
@@ -87,6 +92,7 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         log_title="Last lines of the server's log" if judgement.server_log_tail else "",
         log="\n".join(figures.clean(line, 400) for line in judgement.server_log_tail),
         download=downloads.judgement(judgement),
+        capacity=capacity,
     )
 
 
@@ -297,7 +303,7 @@ def _pair(errors: Spread) -> str:
     return f"{figures.seconds(errors.p50_s)} / {figures.seconds(errors.p99_s)}"
 
 
-def _claim(judgement: Judgement) -> Group | None:
+def _claim(judgement: Judgement, anchor: str) -> Group | None:
     audit = judgement.claim
     if audit is None:
         return None
@@ -308,7 +314,9 @@ def _claim(judgement: Judgement) -> Group | None:
         Fact("Claim against floor", claims.feasibility(audit.feasible, audit.factor)),
     )
     note, arithmetic = claims.why(audit)
-    return Group("Claim, floor and measurement", facts, note, "Arithmetic of the floor", arithmetic)
+    chart = claim_chart.draw_claim(judgement, f"{anchor}--claim")
+    said = " ".join(text for text in (claim_chart.words(audit, judgement.marks), note[:1].upper() + note[1:]) if text)
+    return Group("Claim, floor and measurement", facts, said, "Arithmetic of the floor", arithmetic, chart)
 
 
 def _spent(cost: CostSummary) -> Iterator[Fact]:

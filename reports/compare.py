@@ -12,6 +12,7 @@ from harness.comparison import Comparison, Difference, Finding, Pair
 from reports import compare_view, figures
 from reports.html import render_page, write_page
 
+PAGE = "compare.html"
 STYLES = {
     Finding.BETTER: "bold green",
     Finding.WORSE: "bold red",
@@ -26,7 +27,7 @@ def render(comparison: Comparison) -> str:
     return render_page("compare.html.j2", compare_view.build(comparison))
 
 
-def write_comparison(path: Path, comparison: Comparison) -> Path:
+def write_page_of(path: Path, comparison: Comparison) -> Path:
     return write_page(path, render(comparison))
 
 

@@ -10,6 +10,7 @@ import altair as alt
 from markupsafe import Markup
 
 from harness.comparison import Difference
+from reports import figures
 from reports.charts import FIRST, INK, LIMIT_DASH, SHADE, draw
 from reports.svg import stacked
 
@@ -44,7 +45,13 @@ def forest(differences: Sequence[Difference], min_effect: float, key: str, title
         return min(max(value, least), reach)
 
     rows = [
-        {"low": inside(low), "at": inside(effect), "high": inside(high), "y": place + 0.5, "name": each.label}
+        {
+            "low": inside(low),
+            "at": inside(effect),
+            "high": inside(high),
+            "y": place + 0.5,
+            "name": figures.clean(each.label, 40),
+        }
         for place, (each, low, effect, high) in enumerate(shown)
     ]
     band = {"low": max(-min_effect, least), "high": min(min_effect, reach), "y": 0, "y2": len(shown)}

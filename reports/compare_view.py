@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from harness.comparison import ArmResult, Comparison, Difference, Finding, Launch, Pair
 from harness.differences import effect_text
 from reports import figures
+from reports.anchors import anchors
 from reports.compare_chart import forest
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
-from reports.view import anchors
 
 STYLES = {
     Finding.BETTER: ("↑", "pass"),
@@ -52,6 +52,7 @@ class Versus:
 
 @dataclass(frozen=True, slots=True)
 class Page:
+    anchor: str
     title: str
     subtitle: str
     question: str
@@ -71,10 +72,14 @@ def chip(finding: Finding) -> Chip:
     return Chip(symbol, finding.value, style)
 
 
-def build(found: Comparison) -> Page:
+def build(found: Comparison, anchor: str = "") -> Page:
+    """``anchor`` keeps the identifiers of several comparisons on one page apart."""
     names = anchors(f"against {pair.b}" for pair in found.pairs)
+    if anchor:
+        names = [f"{anchor}--{name}" for name in names]
     marks = dict.fromkeys(mark for arm in found.arms for launch in arm.launches for mark in launch.marks)
     return Page(
+        anchor=anchor,
         title=found.title,
         subtitle=_subtitle(found),
         question=found.question,
@@ -130,7 +135,7 @@ def _versus(pair: Pair, found: Comparison, anchor: str) -> Versus:
             Key("difference with its interval", ""),
             Key("too small to matter", "block warm-up"),
         )
-        figure = Figure(f"{pair.b} against {pair.a}", image, keys, "Shares (errors, attainment) are in the table.")
+        figure = Figure("How much each metric differs", image, keys, "Shares (errors, attainment) are in the table.")
     columns = (
         Column("Metric"),
         Column("Finding"),

@@ -13,6 +13,7 @@ from harness.judgement import Judgement
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
 from harness.runlog import write_atomically
+from harness.studies import NO_STUDIES, Studies
 from reports import view
 from reports.figures import clean
 
@@ -23,9 +24,10 @@ def render(
     plan_rows: Sequence[PlanRow] = (),
     title: str = "SLA verdicts",
     audit: Audit = NO_CLAIMS,
+    studies: Studies = NO_STUDIES,
 ) -> str:
     """Render the whole page; the same input gives the same text."""
-    return render_page("page.html.j2", view.build(judgements, recommendations, plan_rows, title, audit))
+    return render_page("page.html.j2", view.build(judgements, recommendations, plan_rows, title, audit, studies))
 
 
 def render_page(template: str, page: object) -> str:

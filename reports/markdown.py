@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from html import escape
+from html import escape as html_escape
 
 from harness.judgement import CheckResult, Judgement, Verdict
 from harness.recommend import Recommendation
 from reports import checks, figures, recommendations, view
+from reports.markdown_escape import escape, one_line
 from reports.parts import Chip, badges
 
 MOST_CELLS = 60
 """Rows and sections, worst verdict first: a comment on GitHub holds 65,536 characters."""
 _WORST_FIRST = (Verdict.FAIL, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
-_MARKUP = re.compile(r"([\\`*_\[\]#|~<>&$]|:(?=//))")
 
 
 def render(judgements: Sequence[Judgement], advice: Sequence[Recommendation] = ()) -> str:
@@ -39,27 +38,27 @@ def _table(judgements: Sequence[Judgement]) -> list[str]:
         if each.verdict is Verdict.INVALID:
             value = each.reasons[0] if each.reasons else each.sentence
         marks = " ".join(f"`{mark}`" for mark in badges(each.marks))
-        about = (_line(each.scenario), _line(each.stack), _line(value))
+        about = (escape(each.scenario), escape(each.stack), escape(value))
         rows.append(f"| {_chip(each.verdict)} | {' | '.join(about)} | {marks} |")
     return ["\n".join(rows)]
 
 
 def _advice(found: Sequence[Recommendation]) -> list[str]:
-    lines = [f"- {_line(each.scenario)}: {_line(recommendations.sentence(each))}" for each in found]
+    lines = [f"- {escape(each.scenario)}: {escape(recommendations.sentence(each))}" for each in found]
     return ["### What to run", "\n".join(lines)] if lines else []
 
 
 def _details(judgement: Judgement) -> str:
     chip = Chip.of(judgement.verdict)
-    name = escape(_plain(f"{judgement.scenario} / {judgement.stack}")).replace("@", "@<!-- -->")
+    name = html_escape(one_line(f"{judgement.scenario} / {judgement.stack}")).replace("@", "@<!-- -->")
     rows = ["| check | verdict | value | bounds | violations | to decide |", "| --- | --- | --- | --- | --- | --- |"]
     rows.extend(_row(check) for check in judgement.checks)
     repeat = judgement.provenance.repeat if judgement.provenance is not None else ""
-    again = f"\n\nTo repeat it: {_line(repeat)}" if repeat else ""
+    again = f"\n\nTo repeat it: {escape(repeat)}" if repeat else ""
     void = " The run is invalid, so these checks decide nothing." if judgement.verdict is Verdict.INVALID else ""
     # Within the line of the tags there is HTML alone; after an empty line, Markdown again.
     summary = f"<summary>{chip.symbol} {chip.word} {name}</summary>"
-    told = f"{_line(judgement.sentence)}{void}"
+    told = f"{escape(judgement.sentence)}{void}"
     return f"<details>{summary}\n\n{told}\n\n" + "\n".join(rows) + f"{again}\n\n</details>"
 
 
@@ -69,7 +68,7 @@ def _row(check: CheckResult) -> str:
     )
     value = figures.measured(check.value, check.metric, check.limit)
     texts = (check.text, "", value, checks.value_bounds(check), violations, checks.needed(check))
-    shown = [_line(text) for text in texts]
+    shown = [escape(text) for text in texts]
     shown[1] = _chip(check.verdict)
     return f"| {' | '.join(shown)} |"
 
@@ -77,12 +76,3 @@ def _row(check: CheckResult) -> str:
 def _chip(verdict: Verdict) -> str:
     chip = Chip.of(verdict)
     return f"{chip.symbol} **{chip.word}**"
-
-
-def _line(text: str) -> str:
-    """Foreign text on one line, without markup, HTML or mentions of people."""
-    return _MARKUP.sub(r"\\\1", _plain(text)).replace("@", "@<!-- -->")
-
-
-def _plain(text: str) -> str:
-    return " ".join(figures.clean(text, 600).split())

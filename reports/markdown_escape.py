@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from reports.figures import clean
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@])")
+LONGEST_LINE = 600
+_MARKUP = re.compile(r"([\\`*_{}\[\]#|~$]|:(?=//)|(?<=www)\.)")
 
 
 def escape(text: str) -> str:
-    """One line of plain text, safe in a table's cell, in GitHub's Markdown and in GitLab's: no tag, link or mention."""
-    line = " ".join(clean(text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", line)
+    """One line, safe in a table's cell, in GitHub's Markdown and in GitLab's: no tag, link, formula or mention."""
+    # Entities, not backslashes: a reader that knows less Markdown than HTML makes no tag of them either.
+    escaped = html.escape(_MARKUP.sub(r"\\\1", one_line(text)), quote=False)
+    return escaped.replace("@", "@<!-- -->")
+
+
+def one_line(text: str) -> str:
+    """Foreign text without line ends and control characters; markup stays."""
+    return " ".join(clean(text, LONGEST_LINE).split())

@@ -63,7 +63,7 @@ def build(recommendation: Recommendation, scenario: str, anchor: str, stacks: Ma
     return Advice(
         anchor=anchor,
         scenario=scenario,
-        sentence=sentence(recommendation),
+        sentence=lead(recommendation),
         badges=marks(recommendation, stacks),
         picked=linked(recommendation.pick, _replicas(recommendation)),
         runner_up=linked(recommendation.runner_up),
@@ -87,6 +87,15 @@ def sentence(recommendation: Recommendation) -> str:
     if recommendation.pick is None or not recommendation.rests_on_claim or "claim" in text.lower():
         return text
     return f"{text.rstrip('. ')}; {RESTS_ON_CLAIM}."
+
+
+def lead(recommendation: Recommendation) -> str:
+    """The sentence where the stacks worth trying are listed below it: here they are counted."""
+    said, found, _ = sentence(recommendation).partition(" Physics allows ")
+    if not found:
+        return said
+    many = len(recommendation.variants)
+    return f"{said} By physics {figures.count(many)} more {'stack' if many == 1 else 'stacks'} could pass."
 
 
 def details(recommendation: Recommendation) -> tuple[str, ...]:

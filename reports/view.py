@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,9 @@ from harness.errors import ExitCode
 from harness.judgement import Judgement, Mark, Verdict
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
-from reports import cells, checks, claims, downloads, figures, pareto, quality, recommendations
+from harness.studies import NO_STUDIES, Studies
+from reports import capacity_view, cells, checks, claims, downloads, figures, pareto, quality, recommendations, studies
+from reports.anchors import anchors
 from reports.claims import StandingMeaning
 from reports.parts import Chip, Column, Download, Fact, Figure, Item, Part, Table, badges
 
@@ -58,6 +59,10 @@ class Headline:
     badges: tuple[str, ...]
     href: str
     chip: Chip
+    headroom: str = ""
+    """By a capacity search of the pick; empty where there was none."""
+    capacity: str = ""
+    """Section of that search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,9 @@ class Page:
     matrix: Table | None
     download: Download | None
     across: tuple[Part, ...]
+    capacity: studies.CapacitySection | None
+    comparison: studies.ComparisonSection | None
+    found: tuple[studies.Found, ...]
     advice: tuple[recommendations.Advice, ...]
     claims: tuple[Table, ...]
     standings: tuple[StandingMeaning, ...]
@@ -94,6 +102,7 @@ class Page:
     cells: tuple[cells.Cell, ...]
     verdicts: tuple[Meaning, ...]
     marks: tuple[Meaning, ...]
+    of_capacity: tuple[str, ...]
     exits: tuple[Meaning, ...]
     origins: tuple[Origin, ...]
 
@@ -104,12 +113,16 @@ def build(
     plan_rows: Sequence[PlanRow],
     title: str,
     audit: Audit = NO_CLAIMS,
+    found: Studies = NO_STUDIES,
 ) -> Page:
     names = anchors(f"cell {each.scenario} {each.stack}" for each in judgements)
     links = {(each.scenario, each.stack): name for each, name in zip(judgements, names, strict=True)}
     scenarios = _scenarios(judgements, advice, plan_rows)
     titles = {name: name for name in scenarios} | {each.scenario: each.scenario_title for each in judgements}
     places = dict(zip(scenarios, anchors(f"scenario {name}" for name in scenarios), strict=True))
+    capacities = studies.capacity_links(found.capacities)
+    searches = studies.capacity_section(found.capacities, links)
+    comparisons = studies.comparison_section(found.comparisons)
     known = {name: _known(name, judgements, names) for name in scenarios}
     return Page(
         title=title,
@@ -117,11 +130,15 @@ def build(
         tallies=tallies(judgements),
         summary=summary(judgements),
         headlines=tuple(
-            _headline(name, titles[name], places[name], judgements, advice) for name in _scenarios(judgements, advice)
+            _headline(name, titles[name], places[name], judgements, advice, capacities)
+            for name in _scenarios(judgements, advice)
         ),
         matrix=_matrix(judgements, names, titles),
         download=downloads.checks(judgements) if judgements else None,
         across=tuple(part for part in (pareto.build(judgements, titles, names),) if part is not None),
+        capacity=searches,
+        comparison=comparisons,
+        found=(*(searches.found if searches else ()), *(comparisons.found if comparisons else ())),
         advice=tuple(
             recommendations.build(each, titles[each.scenario], places[each.scenario], known[each.scenario])
             for each in advice
@@ -130,12 +147,16 @@ def build(
         standings=claims.standings(),
         expected=_tables(claims.expected(name, titles[name], plan_rows, links) for name in scenarios),
         quality=quality.figures_over_load(judgements),
-        cells=tuple(cells.build(each, name) for each, name in zip(judgements, names, strict=True)),
+        cells=tuple(
+            cells.build(each, name, capacities.get((each.scenario, each.stack), ""))
+            for each, name in zip(judgements, names, strict=True)
+        ),
         verdicts=tuple(
             Meaning(Chip.of(verdict), "", text, str(int(verdict.exit_code)))
             for verdict, text in VERDICT_MEANINGS.items()
         ),
         marks=tuple(Meaning(None, mark.value, text) for mark, text in MARK_MEANINGS.items()),
+        of_capacity=capacity_view.READING if found.capacities else (),
         exits=tuple(Meaning(None, "", text, str(int(code))) for code, text in OTHER_EXITS.items()),
         origins=tuple(_origin(each, f"{name}--origin") for each, name in zip(judgements, names, strict=True)),
     )
@@ -151,17 +172,6 @@ def _scenarios(
 
 def _tables(tables: Iterable[Table | None]) -> tuple[Table, ...]:
     return tuple(table for table in tables if table is not None)
-
-
-def anchors(names: Iterable[str]) -> list[str]:
-    """Fragments that are readable, safe in any attribute, and unique; ``--`` in none, so that it can join more."""
-    taken: dict[str, int] = {}
-    found = []
-    for name in names:
-        slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()[:80]).strip("-")
-        taken[slug] = taken.get(slug, 0) + 1
-        found.append(slug if taken[slug] == 1 else f"{slug}_{taken[slug]}")
-    return found
 
 
 def tallies(judgements: Sequence[Judgement]) -> tuple[Tally, ...]:
@@ -188,7 +198,12 @@ def _subtitle(judgements: Sequence[Judgement]) -> str:
 
 
 def _headline(
-    name: str, title: str, anchor: str, judgements: Sequence[Judgement], advice: Sequence[Recommendation]
+    name: str,
+    title: str,
+    anchor: str,
+    judgements: Sequence[Judgement],
+    advice: Sequence[Recommendation],
+    capacities: claims.Links,
 ) -> Headline:
     mine = [each for each in judgements if each.scenario == name]
     verdicts = ", ".join(f"{each.count} {each.chip.word}" for each in tallies(mine) if each.count != "0")
@@ -198,12 +213,14 @@ def _headline(
         return Headline(title, "Not compared", "", counted, (), "", NO_PICK)
     stacks = _known(name, judgements, [""] * len(judgements))
     marks = recommendations.marks(found, stacks)
-    sentence = recommendations.sentence(found)
+    sentence = recommendations.lead(found)
     if found.pick is None:
         sentence = sentence.removeprefix("No recommendation. ")
         return Headline(title, "No recommendation", sentence, counted, marks, anchor, NO_PICK)
     pick = stacks[found.pick].title if found.pick in stacks else found.pick
-    return Headline(title, pick, sentence, counted, marks, anchor, PICK)
+    searched = capacities.get((name, found.pick), "")
+    headroom = found.headroom if searched else ""
+    return Headline(title, pick, sentence, counted, marks, anchor, PICK, headroom, searched)
 
 
 def _known(scenario: str, judgements: Sequence[Judgement], names: Sequence[str]) -> dict[str, recommendations.Known]:

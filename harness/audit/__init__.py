@@ -14,8 +14,8 @@ from harness.audit import hardware, money
 from harness.audit.lines import AuditLine, ClaimCell, Standing
 from harness.audit.lines import Subject as Subject
 from harness.catalog import Catalog
-from harness.cost import stale_prices
 from harness.judgement import Judgement
+from harness.price_age import stale_prices
 from harness.records import Record
 from harness.spec import Stack
 

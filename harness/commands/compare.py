@@ -99,13 +99,12 @@ def _recorded(named: list[str], rules: Rules) -> Comparison:
 def _show(found: Comparison, folder: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
+    from harness.compare_log import write_comparison
     from harness.console import write_json
-    from harness.runlog import write_atomically
-    from reports.compare import print_comparison, write_comparison
+    from reports.compare import PAGE, print_comparison, write_page_of
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "compare.json", found.model_dump_json(indent=1))
-    page = write_comparison(folder / "compare.html", found)
+    write_comparison(folder, found)
+    page = write_page_of(folder / PAGE, found)
     if as_json:
         write_json(found.model_dump(mode="json"))
         return

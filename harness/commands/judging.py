@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import CatalogOption, JsonOption, loaded_catalog, recorded_judgements, write_report
-from harness.errors import UsageError
+from harness.commands.options import CatalogOption, JsonOption, loaded_catalog, write_report
 
 
 def judge(
@@ -38,25 +37,26 @@ def judge(
 
 
 def report(
-    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories, or folders of them.")],
+    run_dirs: Annotated[
+        list[Path], typer.Argument(help="Directories of runs, capacity searches and comparisons, or folders of them.")
+    ],
     output: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the first).")] = None,
     catalog: CatalogOption = None,
 ) -> None:
-    """Write one HTML report over recorded runs, or the page of a capacity search."""
-    from harness.capacity_log import is_capacity
+    """Write one HTML report over what was recorded. A single search or comparison gets its own page again."""
+    from harness.capacity_console import PAGE as CAPACITY_PAGE
+    from harness.matrix import report_of
+    from harness.recorded import find, judgements_of
+    from reports import capacity, compare
 
-    if any(is_capacity(path) for path in run_dirs):
-        typer.echo(_capacity_page(run_dirs, output))
-        return
-    loaded = loaded_catalog(catalog)
-    judgements = recorded_judgements(run_dirs)
-    typer.echo(write_report(judgements, output or run_dirs[0] / "report.html", loaded))
-
-
-def _capacity_page(directories: list[Path], output: Path | None) -> Path:
-    from harness.capacity_log import read_capacity
-    from reports import capacity
-
-    if len(directories) > 1:
-        raise UsageError("a capacity search has a page of its own: give its directory alone, or those of its levels")
-    return capacity.write(output or directories[0] / "capacity.html", read_capacity(directories[0]))
+    found = find(run_dirs)
+    studies = found.studies()
+    match found.runs, studies.capacities, studies.comparisons:
+        case (), (search,), ():
+            path = capacity.write(output or found.capacities[0] / CAPACITY_PAGE, search)
+        case (), (), (comparison,):
+            path = compare.write_page_of(output or found.comparisons[0] / compare.PAGE, comparison)
+        case _:
+            path = output or run_dirs[0] / "report.html"
+            path = report_of(judgements_of(found.runs), path, loaded_catalog(catalog), studies=studies)
+    typer.echo(path)

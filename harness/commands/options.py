@@ -43,13 +43,10 @@ def loaded_catalog(extra: list[Path] | None) -> Catalog:
 
 def recorded_judgements(paths: Iterable[Path]) -> list[Judgement]:
     """Judgements of run directories, or of folders of them; a run without one is judged now."""
-    from harness.judge import judge, read_judgement
-    from harness.runlog import JUDGEMENT, run_directories
+    from harness.recorded import judgements_of
+    from harness.runlog import run_directories
 
-    directories = [directory for path in paths for directory in run_directories(path)]
-    return [
-        read_judgement(directory) if (directory / JUDGEMENT).exists() else judge(directory) for directory in directories
-    ]
+    return judgements_of(directory for path in paths for directory in run_directories(path))
 
 
 def write_report(judgements: list[Judgement], path: Path, catalog: Catalog) -> Path:

@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from harness.capacity_log import write_capacity
+from harness.compare_log import write_comparison
 from harness.judge import judge, write_judgement
-from harness.judgement import Judgement
+from harness.judgement import Judgement, Verdict
 from harness.recommend import Recommendation
+from harness.recorded import find
 from reports.written import write_reports
 from tests import factories
 from tests.hostile import hostile
 from tests.runs import Loop, failed, load, loop_run, sample, scenario, write_run
+from tests.unit.test_capacity_page import level, record
+from tests.unit.test_compare_page import comparison
 
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--no-first-run"),
@@ -118,6 +123,19 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Report:
         cells.append(judge(folder / name))
         write_judgement(folder / name, cells[-1])
     return Report(write_reports(folder / "report.html", cells), tuple(cells))
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Two cells, two capacity searches and a comparison, read back from their files."""
+    cells = tuple(factories.judgement("chatbot", name, median_s=0.9) for name in ("one-a100", "two-a100"))
+    folder = tmp_path_factory.mktemp("studied")
+    small = (level(10, Verdict.PASS, 0.0, 1.1), level(20, Verdict.FAIL, 0.4, 3.0))
+    write_capacity(folder / "a", record(stack="one-a100", stack_title="One A100"))
+    write_capacity(folder / "b", record(small, stack="two-a100", stack_title="Two A100"))
+    write_comparison(folder / "c", comparison())
+    studies = find([folder]).studies()
+    return Report(write_reports(folder / "report.html", cells, studies=studies), cells)
 
 
 @pytest.fixture(scope="session")

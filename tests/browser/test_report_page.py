@@ -70,7 +70,7 @@ def facts(page: Page, article: str) -> dict[str, str]:
     return found
 
 
-@pytest.fixture(params=["every_kind", "judged", "attacked"])
+@pytest.fixture(params=["every_kind", "judged", "attacked", "studied"])
 def report(request: pytest.FixtureRequest) -> Report:
     found: Report = request.getfixturevalue(request.param)
     return found
@@ -280,6 +280,65 @@ def test_the_numbers_are_those_of_judgement_json(door: Door, judged: Report) -> 
             assert same(cells[3], slow.took_s)
             checked += 2
     assert checked > 100
+
+
+def test_the_numbers_are_those_of_capacity_json(door: Door, studied: Report) -> None:
+    page = door.open(studied.path).page
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    checked = 0
+    for path in sorted(studied.path.parent.glob("*/capacity.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        article = f"capacity-{found['scenario']}-{found['stack']}-users"
+        levels = sorted(found["levels"], key=lambda each: each["load"])
+        for cells, level in zip(rows(page, article, "Every level"), levels, strict=True):
+            assert number(cells[0]) == level["load"]
+            assert cells[1].splitlines()[0].endswith(level["verdict"])
+            names = ("violating", "p50_s", "p95_s", "p99_s", "throughput_rps", "goodput_rps")
+            assert all(same(text, level[name]) for text, name in zip(cells[2:8], names, strict=True))
+            assert same(cells[8].lstrip("$"), level["usd_per_1000_good"])
+            checked += 8
+        for cells, figure in zip(rows(page, article, "What it costs"), found["sizing"]["figures"], strict=True):
+            assert same(cells[1].lstrip("$"), figure["value"])
+            checked += 1
+        row = next(
+            each for each in rows(page, "capacities", "How much each") if each[0].startswith(found["stack_title"])
+        )
+        plan = found["sizing"]["replicas"]
+        assert number(row[1]) == found["interval"]["feasible"]
+        assert number(row[1].partition("fails at ")[2]) == found["interval"]["infeasible"]
+        assert same(row[2], plan["per_replica"] / plan["gpus_per_replica"])
+        assert number(row[3]) == plan["needed"]
+        assert same(row[4].lstrip("$"), found["sizing"]["usd_per_1000_good"])
+        checked += 5
+    assert checked > 60
+
+
+def test_the_numbers_are_those_of_compare_json(door: Door, studied: Report) -> None:
+    page = door.open(studied.path).page
+    [path] = studied.path.parent.glob("*/compare.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    articles = page.locator("#comparisons article article").evaluate_all("all => all.map(each => each.id)")
+    checked = 0
+    for article, pair in zip(articles, found["pairs"], strict=True):
+        assert page.locator(f"#{article} .lead").inner_text().lower() == f"{pair['sentence']}.".lower()
+        told = {each["label"]: each for each in pair["differences"]}
+        for cells in rows(page, article, "Each metric by itself"):
+            each = told.pop(cells[0].splitlines()[0])
+            assert cells[1].splitlines()[0].endswith(each["finding"])
+            assert same(cells[2].lstrip("$"), each["a"])
+            assert same(cells[3].lstrip("$"), each["b"])
+            checked += 3
+        assert told == {}
+    assert checked > 40
+
+
+def test_the_first_screen_leads_to_searches_and_comparisons(door: Door, studied: Report) -> None:
+    page = door.open(studied.path).page
+    lines = page.locator("ul.found a").all()
+    assert len(lines) == 2 + 2
+    for line in lines:
+        line.click()
+        assert page.locator(":target h3, :target h4").first.is_visible()
 
 
 def test_the_numbers_can_be_taken_along(door: Door, judged: Report, tmp_path: Path) -> None:

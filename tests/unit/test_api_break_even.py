@@ -80,9 +80,9 @@ def priced(read: Any, **price: Any) -> Stack:
     ("read", "said"),
     [
         (date(2026, 8, 24), ""),
-        (date(2026, 8, 23), "was read 91 days ago (2026-08-23), more than 90: look it up again"),
+        (date(2026, 8, 23), "Price read on 2026-08-23, 91 days ago, to be looked up again: "),
         (date(2026, 11, 23), "which is still to come"),
-        (None, "has no date"),
+        (None, "Price without a date, to be looked up again: "),
     ],
 )
 def test_old_prices_are_flagged(read: date | None, said: str) -> None:
@@ -104,6 +104,6 @@ def test_the_plan_flags_old_prices(tmp_path: Path) -> None:
         text.replace("read: 2026-11-22", "read: 2020-01-01").replace("vllm-7b-t4", "old-t4"), encoding="utf-8"
     )
     words = ["plan", "chatbot", "--stack", "old-t4", "--catalog", str(own)]
-    assert "the price of 'old-t4' was read" in CliRunner().invoke(app, words).output
+    assert "Price read on 2020-01-01, " in CliRunner().invoke(app, words).output
     [row] = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
-    assert row["price_flag"].endswith("more than 90: look it up again")
+    assert row["price_flag"].endswith(f" days ago, to be looked up again: {row['title']}.")

@@ -253,11 +253,11 @@ def test_unknown_names_are_refused(catalog: Catalog, scenarios: list[str], stack
 def test_prices_are_good_for_ninety_days(catalog: Catalog, day: date, stale: bool) -> None:
     found = audit(catalog, day, ["chatbot"], ["vllm-7b-t4"])
     assert (day - date(2026, 11, 22)).days == (91 if stale else 90)
-    assert any("Prices read on 2026-11-22, 91 days ago" in note for note in found.notes) == stale
+    assert any("Price read on 2026-11-22, 91 days ago" in note for note in found.notes) == stale
     undated = priced(
         catalog, "vllm-7b-t4", HourlyPrice(kind="hourly", usd_per_gpu_hour=1, source=Source(text="a bill"))
     )
-    assert "do not say when they were read" in audit(undated, day, ["chatbot"], ["vllm-7b-t4"]).notes[0]
+    assert "Price without a date" in audit(undated, day, ["chatbot"], ["vllm-7b-t4"]).notes[0]
 
 
 def test_a_free_api_has_no_factor_to_divide_by(catalog: Catalog) -> None:

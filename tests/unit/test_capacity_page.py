@@ -14,9 +14,8 @@ from harness.capacity_record import CapacityRecord, Confirmation, LevelResult, P
 from harness.daily_profile import DAILY_PROFILES
 from harness.judgement import Mark, Verdict
 from harness.sizing import Basis, size
-from reports import capacity
+from reports.capacity import render
 from reports.capacity_terminal import print_capacity
-from reports.html import render_page
 from tests.conftest import Golden
 from tests.runs import scenario, stack
 from tests.unit.test_report import HOSTILE, parse
@@ -117,7 +116,7 @@ def sizing(levels: tuple[LevelResult, ...], feasible: float | None) -> Sizing | 
 
 
 def page(found: CapacityRecord) -> str:
-    return render_page("capacity.html.j2", capacity.build(found))
+    return render(found)
 
 
 def test_the_page_is_what_it_was(golden: Golden) -> None:

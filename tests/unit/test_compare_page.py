@@ -14,7 +14,7 @@ from harness.compare import compare
 from harness.comparison import ArmResult, Comparison, Finding, Launch, Part
 from harness.differences import Rules
 from harness.judgement import Mark, Verdict
-from reports.compare import plain, print_comparison, render, write_comparison
+from reports.compare import plain, print_comparison, render, write_page_of
 from reports.compare_chart import ticks
 from tests.conftest import Golden
 from tests.unit.test_report import HOSTILE, parse
@@ -160,7 +160,7 @@ def test_a_terminal_gets_tables(tmp_path: Path) -> None:
 
 
 def test_the_page_is_written_whole(tmp_path: Path, page: str) -> None:
-    path = write_comparison(tmp_path / "deep" / "compare.html", comparison())
+    path = write_page_of(tmp_path / "deep" / "compare.html", comparison())
     assert path.read_text(encoding="utf-8") == page
     assert [each.name for each in path.parent.iterdir()] == ["compare.html"]
 

@@ -16,10 +16,10 @@ from harness.cost import (
     good_thousand,
     hourly_cost,
     query_cost,
-    stale_prices,
     token_cost,
     usd_per_hour,
 )
+from harness.price_age import stale_prices
 from harness.spec import Claim, Hardware, HourlyPrice, NoPrice, Source, Stack, TokenPrice
 
 SOURCE = Source(text="A price list", read=date(2026, 11, 22))
@@ -103,11 +103,9 @@ def test_prices_read_on_one_day_are_flagged_together() -> None:
 
     day = date(2026, 1, 1)
     stacks = [priced("A", day), priced("B", date(2026, 3, 1)), priced("C", day), priced("D", None), stack(NONE)]
-    assert stale_prices(stacks, day + timedelta(days=90)) == (
-        "Prices that do not say when they were read, to be looked up again: D.",
-    )
+    assert stale_prices(stacks, day + timedelta(days=90)) == ("Price without a date, to be looked up again: D.",)
     assert stale_prices(stacks, day + timedelta(days=91)) == (
-        "Prices that do not say when they were read, to be looked up again: D.",
+        "Price without a date, to be looked up again: D.",
         "Prices read on 2026-01-01, 91 days ago, to be looked up again: A; C.",
     )
 

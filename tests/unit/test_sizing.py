@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from harness.capacity_record import LevelResult
+from harness.cost import DAYS_PER_MONTH
 from harness.daily_profile import DAILY_PROFILES, daily_profile
 from harness.errors import UsageError
 from harness.judgement import Verdict
 from harness.sizing import (
-    DAYS_PER_MONTH,
     Basis,
     api_capacity,
     check_sizing,
@@ -83,7 +83,7 @@ def test_money_by_hand() -> None:
     assert idle == pytest.approx(query.value), "a flat day has no idle hours"
     assert figures["1,000 good requests"].value == pytest.approx(1000 * idle / 0.99)
     assert figures["a million output tokens"].value == pytest.approx(idle / 50 * 1e6)
-    assert "5 replicas x 2 GPUs x $2.00/h x 730.5 h" in figures["a month"].arithmetic
+    assert "5 replicas x 2 GPUs x $2.00/h x 730 h" in figures["a month"].arithmetic
 
 
 def test_idle_hours_cost() -> None:
