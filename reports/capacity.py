@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.capacity import load_text
 from harness.capacity_record import Arithmetic, Bar, CapacityRecord, LevelResult, PriceTag, Sizing
 from reports import capacity_charts, figures
-from reports.html import render_page, write_page
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
+from reports.rendering import render_page, write_page
 
 MOST_CROSSINGS = 24
 """Shown of a break-even; whole replicas may cross an API's price many times."""

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from harness.certificate import Certificate, Spread
 from harness.judgement import CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount, SlowRequest
-from reports import cell_figures, checks, claims, downloads, figures, quality, regions, replicas, telemetry
+from reports import cell_figures, checks, claims, downloads, figures, percentiles, quality, regions, replicas, telemetry
 from reports.parts import Chip, Column, Download, Fact, Figure, Fold, Item, Table, badges
-
-PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class Cell:
 def build(judgement: Judgement, anchor: str) -> Cell:
     tables = (
         regions.table(judgement),
-        _percentiles(judgement),
+        percentiles.table(judgement.distributions),
         _outcomes(judgement),
         replicas.table(judgement),
         quality.table(judgement),
@@ -88,34 +86,6 @@ def build(judgement: Judgement, anchor: str) -> Cell:
         log="\n".join(figures.clean(line, 400) for line in judgement.server_log_tail),
         download=downloads.judgement(judgement),
     )
-
-
-def _percentiles(judgement: Judgement) -> Table | None:
-    if not judgement.distributions:
-        return None
-    columns = (
-        Column("Metric"),
-        Column("Requests", number=True),
-        Column("Failed", number=True),
-        Column("Mean of ok", number=True),
-        *(Column(figures.percentile_name(name), number=True) for name in PERCENTILES),
-    )
-    rows = tuple(
-        (
-            Item(figures.metric_name(spread.metric)),
-            Item(figures.count(spread.samples), number=True),
-            Item(figures.count(spread.failures), number=True),
-            Item(figures.seconds(spread.mean_ok), number=True),
-            *(_time(getattr(spread, name)) for name in PERCENTILES),
-        )
-        for spread in judgement.distributions
-    )
-    return Table("Percentiles of the judged requests; a failed request counts as infinitely slow", columns, rows)
-
-
-def _time(value: float | None) -> Item:
-    """In a narrow column, whose caption says what an infinite time is."""
-    return Item(figures.seconds(value).partition(" (")[0], number=True)
 
 
 def _outcomes(judgement: Judgement) -> Table | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from harness.judgement import CheckResult, Judgement, Verdict
 from reports import figures
@@ -34,15 +35,20 @@ def value_against_limit(check: CheckResult) -> str:
 
 
 def table(judgement: Judgement) -> Table | None:
-    if not judgement.checks:
-        return None
-    levels = " or ".join(sorted({figures.whole_share(check.confidence) for check in judgement.checks}))
-    caption = (
-        f"Every check of the SLA. Under a value and a rate: their lower and upper bound, each at {levels} confidence."
-    )
+    """Every check of a judged cell."""
+    why = ""
     if judgement.verdict is Verdict.INVALID:
-        caption = f"The run is invalid, so these checks decide nothing. {caption}"
-    return Table(caption, COLUMNS, tuple(_row(check) for check in judgement.checks), "checks")
+        why = "The run is invalid, so these checks decide nothing. "
+    return table_of(judgement.checks, f"{why}Every check of the SLA.")
+
+
+def table_of(checks: Sequence[CheckResult], caption: str) -> Table | None:
+    """Checks with value, limit, interval and counts; ``caption`` says whose they are."""
+    if not checks:
+        return None
+    levels = " or ".join(sorted({figures.whole_share(check.confidence) for check in checks}))
+    under = f"Under a value and a rate: their lower and upper bound, each at {levels} confidence."
+    return Table(f"{caption} {under}", COLUMNS, tuple(_row(check) for check in checks), "checks")
 
 
 def _row(check: CheckResult) -> tuple[Item, ...]:

@@ -16,7 +16,7 @@ from harness.judgement import Mark, Verdict
 from harness.sizing import Basis, size
 from reports import capacity
 from reports.capacity_terminal import print_capacity
-from reports.html import render_page
+from reports.rendering import render_page
 from tests.conftest import Golden
 from tests.runs import scenario, stack
 from tests.unit.test_report import HOSTILE, parse
