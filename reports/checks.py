@@ -83,6 +83,20 @@ def needed(check: CheckResult) -> str:
     return "nothing" if check.verdict in (Verdict.PASS, Verdict.FAIL) else figures.MISSING
 
 
+def violations(check: CheckResult) -> str:
+    """``12 of 812, 40 allowed``."""
+    if check.violations is None:
+        return figures.MISSING
+    seen = f"{figures.count(check.violations)} of {figures.count(check.samples)}"
+    most = most_violations(check)
+    return seen if most is None else f"{seen}, {figures.count(most)} allowed"
+
+
+def most_violations(check: CheckResult) -> int | None:
+    """How many of the requests seen may violate; None where the check counts none."""
+    return None if check.allowed_rate is None else math.floor(check.allowed_rate * check.samples + 1e-9)
+
+
 def value_bounds(check: CheckResult) -> str:
     return _range(*(_value(check, bound).partition(" (")[0] for bound in (check.value_low, check.value_high)))
 
@@ -129,8 +143,7 @@ def _range(low: str, high: str) -> str:
 def _allowed(check: CheckResult) -> tuple[str, ...]:
     if check.allowed_rate is None:
         return ()
-    most = math.floor(check.allowed_rate * check.samples + 1e-9)
-    return (f"allowed {figures.count(most)} ({figures.whole_share(check.allowed_rate)})",)
+    return (f"allowed {figures.count(most_violations(check))} ({figures.whole_share(check.allowed_rate)})",)
 
 
 def _undefined(check: CheckResult) -> tuple[str, ...]:
