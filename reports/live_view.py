@@ -12,7 +12,8 @@ from reports.parts import Chip, Fact, Table, badges
 
 STALE_S = 5 * EVERY_S
 """A snapshot this old is said to be."""
-NOT_STARTED = Chip("–", "NO RUN", "invalid")
+NO_RUN = Chip("–", "NO RUN", "invalid")
+NOT_YET = Chip("–", "NOT YET", "inconclusive")
 MEASURED = frozenset({"warm-up", "load", "tail", "drain", "seal", "judge"})
 """Phases in which there is something to see."""
 
@@ -123,7 +124,8 @@ def facts(snapshot: Snapshot) -> tuple[Fact, ...]:
 def _running(state: LiveState, snapshot: Snapshot | None) -> LivePage:
     if snapshot is not None and state.phase not in MEASURED:
         snapshot = None  # of a run before this one
-    chip = Chip.of(snapshot.verdict) if snapshot is not None else NOT_STARTED
+    none = NOT_YET if state.phase and not state.failure else NO_RUN
+    chip = Chip.of(snapshot.verdict) if snapshot is not None and snapshot.judged else none
     words = state.failure or (so_far(snapshot) if state.phase else "Ready: start a run on Locust's page")
     phase = PHASES.get(state.phase, "")
     ends = snapshot is not None and snapshot.elapsed_s is not None
@@ -141,7 +143,9 @@ def _running(state: LiveState, snapshot: Snapshot | None) -> LivePage:
         clock = f"{figures.clock(round(passed[0]))} of {figures.clock(passed[1])}"
         share = f"{100 * passed[0] / passed[1]:.1f}" if passed[1] else "100"
     return LivePage(
-        title=f"{chip.word} so far · {state.scenario}" if snapshot is not None else f"Verdict · {state.scenario}",
+        title=f"{chip.word} so far · {state.scenario}"
+        if snapshot is not None and snapshot.judged
+        else f"Verdict · {state.scenario}",
         over=f"{state.scenario} on {state.stack}",
         heading="Verdict so far" if state.phase else "Verdict",
         chip=chip,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 from harness.judgement import Judgement
 from harness.snapshot import LiveClient, Snapshot
 from tests import factories
+from tests.hostile import hostile
 
 
 def snapshot(judgement: Judgement | None = None, **changes: Any) -> Snapshot:
@@ -38,3 +40,9 @@ def snapshot(judgement: Judgement | None = None, **changes: Any) -> Snapshot:
         "client": LiveClient(hub_lag_p99_s=0.0031, cpu_share_max=0.42),
     }
     return Snapshot(**{**facts, **changes})
+
+
+def attacked() -> Snapshot:
+    """Every free text of it attacks the page, as far as a file can hold it: no lone half of a character."""
+    text = json.dumps(hostile(snapshot().model_dump()))
+    return Snapshot.model_validate_json(text.replace("\\ud800", ""))

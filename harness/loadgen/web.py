@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, jsonify, request
 
 from harness.errors import ExitCode
 from harness.judgement import Judgement
@@ -124,7 +124,7 @@ def _blueprint(board: Board, guarded: Any) -> Blueprint:
             phase=state.phase,
             over=state.phase == "done",
             verdict=None if found is None else found.verdict.value,
-            sentence=state.failure or ("" if found is None else found.sentence),
+            sentence=figures.clean(state.failure or ("" if found is None else found.sentence)),
             report=state.report,
             title=figures.clean(page.title),
             body=render_page("live_body.html.j2", page),
@@ -136,7 +136,7 @@ def _blueprint(board: Board, guarded: Any) -> Blueprint:
         path = board.report_of(run)
         if path is None:
             return Response("This process has made no such report.", status=404, mimetype="text/plain")
-        return send_file(path, mimetype="text/html")
+        return Response(path.read_bytes(), mimetype="text/html")
 
     @pages.after_request
     def careful(answer: Response) -> Response:
