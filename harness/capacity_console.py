@@ -14,7 +14,7 @@ from harness.capacity_run import Search, exit_code, level_cell, run_search
 from harness.capacity_sizing import confirm, with_sizing
 from harness.console import write_json
 from harness.errors import ExitCode
-from harness.live import progress_display
+from harness.live_display import progress_display
 from harness.run import CellProgress
 from reports import capacity as page
 from reports.capacity_terminal import level_line, print_capacity

@@ -15,7 +15,7 @@ from harness.comparison import Comparison
 from harness.differences import FEWEST_LAUNCHES, Rules
 from harness.errors import ExitCode, UsageError
 from harness.experiments import Arm
-from harness.live import progress_display
+from harness.live_display import progress_display
 
 
 def launch(

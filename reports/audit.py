@@ -14,8 +14,8 @@ from harness.audit import Audit
 from harness.audit.lines import AuditLine, Standing
 from reports import claims, figures
 from reports.claims import StandingMeaning
-from reports.html import render_page, write_page
 from reports.parts import Table, badges
+from reports.rendering import render_page, write_page
 
 STYLES = {
     Standing.IMPOSSIBLE: "bold red",

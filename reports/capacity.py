@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.capacity_record import CapacityRecord
 from reports import capacity_view
-from reports.html import render_page, write_page
+from reports.rendering import render_page, write_page
 
 
 def render(record: CapacityRecord) -> str:

@@ -9,10 +9,20 @@ from markupsafe import Markup
 
 from harness.certificate import Certificate, Spread
 from harness.judgement import CostSummary, Judgement, LoadSummary, OpenLoad, OutcomeCount, SlowRequest
-from reports import cell_figures, checks, claim_chart, claims, downloads, figures, quality, regions, replicas, telemetry
+from reports import (
+    cell_figures,
+    checks,
+    claim_chart,
+    claims,
+    downloads,
+    figures,
+    percentiles,
+    quality,
+    regions,
+    replicas,
+    telemetry,
+)
 from reports.parts import Chip, Column, Download, Fact, Figure, Fold, Item, Table, badges
-
-PERCENTILES = ("p50", "p90", "p95", "p99", "p999", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ def build(judgement: Judgement, anchor: str, capacity: str = "") -> Cell:
     """``capacity`` is the section of the stack's capacity search, where there is one."""
     tables = (
         regions.table(judgement),
-        _percentiles(judgement),
+        percentiles.table(judgement.distributions),
         _outcomes(judgement),
         replicas.table(judgement),
         quality.table(judgement),
@@ -94,34 +104,6 @@ def build(judgement: Judgement, anchor: str, capacity: str = "") -> Cell:
         download=downloads.judgement(judgement),
         capacity=capacity,
     )
-
-
-def _percentiles(judgement: Judgement) -> Table | None:
-    if not judgement.distributions:
-        return None
-    columns = (
-        Column("Metric"),
-        Column("Requests", number=True),
-        Column("Failed", number=True),
-        Column("Mean of ok", number=True),
-        *(Column(figures.percentile_name(name), number=True) for name in PERCENTILES),
-    )
-    rows = tuple(
-        (
-            Item(figures.metric_name(spread.metric)),
-            Item(figures.count(spread.samples), number=True),
-            Item(figures.count(spread.failures), number=True),
-            Item(figures.seconds(spread.mean_ok), number=True),
-            *(_time(getattr(spread, name)) for name in PERCENTILES),
-        )
-        for spread in judgement.distributions
-    )
-    return Table("Percentiles of the judged requests; a failed request counts as infinitely slow", columns, rows)
-
-
-def _time(value: float | None) -> Item:
-    """In a narrow column, whose caption says what an infinite time is."""
-    return Item(figures.seconds(value).partition(" (")[0], number=True)
 
 
 def _outcomes(judgement: Judgement) -> Table | None:

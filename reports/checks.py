@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from harness.judgement import CheckResult, Judgement, Verdict
 from reports import figures
@@ -34,15 +35,20 @@ def value_against_limit(check: CheckResult) -> str:
 
 
 def table(judgement: Judgement) -> Table | None:
-    if not judgement.checks:
-        return None
-    levels = " or ".join(sorted({figures.whole_share(check.confidence) for check in judgement.checks}))
-    caption = (
-        f"Every check of the SLA. Under a value and a rate: their lower and upper bound, each at {levels} confidence."
-    )
+    """Every check of a judged cell."""
+    why = ""
     if judgement.verdict is Verdict.INVALID:
-        caption = f"The run is invalid, so these checks decide nothing. {caption}"
-    return Table(caption, COLUMNS, tuple(_row(check) for check in judgement.checks), "checks")
+        why = "The run is invalid, so these checks decide nothing. "
+    return table_of(judgement.checks, f"{why}Every check of the SLA.")
+
+
+def table_of(checks: Sequence[CheckResult], caption: str) -> Table | None:
+    """Checks with value, limit, interval and counts; ``caption`` says whose they are."""
+    if not checks:
+        return None
+    levels = " or ".join(sorted({figures.whole_share(check.confidence) for check in checks}))
+    under = f"Under a value and a rate: their lower and upper bound, each at {levels} confidence."
+    return Table(f"{caption} {under}", COLUMNS, tuple(_row(check) for check in checks), "checks")
 
 
 def _row(check: CheckResult) -> tuple[Item, ...]:
@@ -75,6 +81,20 @@ def needed(check: CheckResult) -> str:
     if check.more_samples is not None:
         return f"about {figures.count(check.more_samples)} more requests at this rate of violations"
     return "nothing" if check.verdict in (Verdict.PASS, Verdict.FAIL) else figures.MISSING
+
+
+def violations(check: CheckResult) -> str:
+    """``12 of 812, 40 allowed``."""
+    if check.violations is None:
+        return figures.MISSING
+    seen = f"{figures.count(check.violations)} of {figures.count(check.samples)}"
+    most = most_violations(check)
+    return seen if most is None else f"{seen}, {figures.count(most)} allowed"
+
+
+def most_violations(check: CheckResult) -> int | None:
+    """How many of the requests seen may violate; None where the check counts none."""
+    return None if check.allowed_rate is None else math.floor(check.allowed_rate * check.samples + 1e-9)
 
 
 def value_bounds(check: CheckResult) -> str:
@@ -123,8 +143,7 @@ def _range(low: str, high: str) -> str:
 def _allowed(check: CheckResult) -> tuple[str, ...]:
     if check.allowed_rate is None:
         return ()
-    most = math.floor(check.allowed_rate * check.samples + 1e-9)
-    return (f"allowed {figures.count(most)} ({figures.whole_share(check.allowed_rate)})",)
+    return (f"allowed {figures.count(most_violations(check))} ({figures.whole_share(check.allowed_rate)})",)
 
 
 def _undefined(check: CheckResult) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.comparison import Comparison, Difference, Finding, Pair
 from reports import compare_view, figures
-from reports.html import render_page, write_page
+from reports.rendering import render_page, write_page
 
 PAGE = "compare.html"
 STYLES = {

@@ -10,9 +10,9 @@ from harness.judgement import Verdict
 from harness.nightly.record import CellRecord, Night, Status, label, tally
 from harness.runlog import write_atomically
 from reports import figures
-from reports.html import render_page
 from reports.markdown_escape import escape
 from reports.parts import Chip, Fact
+from reports.rendering import render_page
 
 SUMMARY = "summary.html"
 VERDICT = "verdict.md"

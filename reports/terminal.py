@@ -38,12 +38,17 @@ def plain(judgements: Sequence[Judgement], advice: Sequence[Recommendation] = ()
     """Lines without colour, width or control characters, to be read by people and ``grep``."""
     lines = []
     for judgement in judgements:
-        marks = "".join(f" [{mark}]" for mark in badges(judgement.marks))
-        lines.append(f"{judgement.verdict.value:<12} {_name(judgement)}{marks}: {_line(judgement.sentence)}")
+        lines.append(verdict_line(judgement))
         lines.extend(
             f"  {check.verdict.value:<12} {_line(check.text)}: {_numbers(check)}" for check in judgement.checks
         )
     return "\n".join([*lines, *_advice(advice), view.summary(judgements)])
+
+
+def verdict_line(judgement: Judgement) -> str:
+    """A cell's verdict in one line."""
+    marks = "".join(f" [{mark}]" for mark in badges(judgement.marks))
+    return f"{judgement.verdict.value:<12} {_name(judgement)}{marks}: {_line(judgement.sentence)}"
 
 
 def matrix(judgements: Sequence[Judgement]) -> Table:

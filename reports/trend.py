@@ -13,8 +13,8 @@ from harness.history.changepoints import change_points
 from harness.history.rows import METRICS, Cell, Row
 from harness.judgement import Verdict
 from reports import figures
-from reports.html import render_page
 from reports.parts import Chip, Column, Figure, Item, Key, Table
+from reports.rendering import render_page
 from reports.trend_chart import VERDICTS, Series, history_chart, verdict_strip
 
 LEAST_CHANGE = 0.01

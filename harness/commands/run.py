@@ -73,6 +73,7 @@ def run(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the estimated cost without being asked.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of prompts, think times and emulation.")] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress: only a line a verdict, or --json's.")] = False,
     as_json: JsonOption = False,
     catalog: CatalogOption = None,
 ) -> None:
@@ -121,13 +122,13 @@ def run(
 
         store = ResultsStore(results)
         store.check()
-    code = show_run(loaded, cells, as_json=as_json)
+    code = show_run(loaded, cells, as_json=as_json, quiet=quiet)
     if store is not None:
-        code = _stored(store, cells, code)
+        code = _stored(store, cells, code, quiet=quiet)
     raise typer.Exit(code)
 
 
-def _stored(store: ResultsStore, cells: list[Cell], code: int) -> int:
+def _stored(store: ResultsStore, cells: list[Cell], code: int, *, quiet: bool) -> int:
     """Copy what was sealed. Where that fails, PASS is no exit code any more; a verdict of another kind stays."""
     from harness.errors import ExitCode, HarnessError
     from harness.runlog import RunReader
@@ -135,7 +136,9 @@ def _stored(store: ResultsStore, cells: list[Cell], code: int) -> int:
     for cell in cells:
         try:
             if RunReader(cell.run_dir).manifest.sealed:
-                typer.echo(f"stored: {store.publish(cell.run_dir, cell.run)}", err=True)
+                place = store.publish(cell.run_dir, cell.run)
+                if not quiet:
+                    typer.echo(f"stored: {place}", err=True)
         except HarnessError as error:
             typer.echo(f"harness: {error}", err=True)
             code = code or ExitCode.USAGE

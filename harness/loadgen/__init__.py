@@ -17,6 +17,7 @@ try:  # these take most of the time to start, in which Ctrl-C is to show no stac
     from harness.loadgen.limits import await_master, master_of
     from harness.loadgen.options import add_options
     from harness.loadgen.users import ScenarioUser
+    from harness.loadgen.web import add_live_page
     from harness.loadgen.worker import WorkerSide
 except KeyboardInterrupt:
     sys.exit(ExitCode.INTERRUPTED)
@@ -51,7 +52,9 @@ def install(scenario: str) -> None:
                     worker.end_with(leader_pid)
         if isinstance(runner, LocalRunner | MasterRunner):
             try:
-                Leader(environment, runner, web_ui, scenario)
+                leader = Leader(environment, runner, web_ui, scenario)
+                if web_ui is not None:
+                    add_live_page(environment, web_ui, leader)
             except BaseException as error:
                 end_forked_workers()
                 if not isinstance(error, HarnessError):

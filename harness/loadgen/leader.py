@@ -98,6 +98,11 @@ class Leader:
         environment.events.test_stopping.add_listener(self._on_test_stopping)
         environment.events.quitting.add_listener(self._on_quitting)
 
+    @property
+    def shown(self) -> tuple[Cell, str]:
+        """The newest run's cell and phase, for whoever shows it; the next one's without a phase before the first."""
+        return (self._cell, "") if self._run is None else (self._run.cell, self._progress.phase)
+
     # Server ----------------------------------------------------------------------------------
 
     def _agree_to_cost(self, options: Any) -> None:

@@ -18,6 +18,7 @@ from harness.judgement import Judgement, Mark
 from harness.plan import PlanRow
 from harness.recommend import Recommendation
 from reports import html
+from reports.rendering import environment
 from reports.written import write_reports
 from tests import factories
 from tests.conftest import Golden
@@ -243,11 +244,11 @@ def test_fifteen_cells_stay_small() -> None:
 
 
 def test_templates_compute_nothing() -> None:
-    environment = html.environment()
+    templates = environment()
     with pytest.raises(TypeError, match="format it in the view"):
-        environment.from_string("{{ number }}").render(number=1.5)
+        templates.from_string("{{ number }}").render(number=1.5)
     with pytest.raises(UndefinedError):
-        environment.from_string("{{ nobody }}").render()
+        templates.from_string("{{ nobody }}").render()
 
 
 def test_the_reports_lie_beside_each_other(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from harness.judgement import Mark
 from harness.matrix import report_of
 from harness.runlog import MANIFEST
 from reports import audit as page
-from reports.html import render_page
+from reports.rendering import render_page
 from tests.conftest import Golden
 from tests.unit.recommend_support import judged
 from tests.unit.test_report import HOSTILE, parse
