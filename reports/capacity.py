@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.capacity import load_text
 from harness.capacity_record import Arithmetic, Bar, CapacityRecord, LevelResult, PriceTag, Sizing
-from reports import capacity_charts, figures
+from reports import capacity_charts, figures, quality
 from reports.html import render_page, write_page
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
 
@@ -66,7 +66,7 @@ def build(record: CapacityRecord) -> CapacityPage:
         sentence=_capital(record.sentence),
         facts=_facts(record),
         levels=_levels(record),
-        charts=_charts(record),
+        charts=(*_charts(record), *quality.figures_over_levels(record)),
         sizing_lead="" if sizing is None else _sizing_lead(record, sizing),
         sizing=None if sizing is None or not sizing.figures else _figures_table(sizing.figures),
         sizing_notes=() if sizing is None else sizing.notes,

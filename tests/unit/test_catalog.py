@@ -38,7 +38,7 @@ def test_holds_the_three_scenarios_with_their_limits(catalog: Catalog) -> None:
         for scenario in catalog.unasked_scenarios
     }
     assert found == {
-        "chatbot": (100, ["p95(e2e) < 2 s", "error_rate < 2 %", "quality(facts) > 0.7"], "medium"),
+        "chatbot": (100, ["p95(e2e) < 2 s", "error_rate < 2 %", "quality(facts) > 0.75"], "medium"),
         "content": (20, ["p95(e2e) < 10 s", "error_rate < 3 %", "good_share >= 80 %"], "low"),
         "translation": (1000, ["p99(e2e) < 500 ms", "error_rate < 1 %", "quality(chrf) > 0.45"], "high"),
     }
