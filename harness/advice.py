@@ -35,17 +35,15 @@ def advise(
     ]
 
 
-def advise_on_claims(catalog: Catalog, scenario: Scenario, today: date) -> Recommendation:
+def believed(catalog: Catalog, scenario: Scenario) -> Recommendation:
     """What the rule says when everything that is claimed is believed."""
-    candidates = candidates_from_claims(catalog, scenario)
-    found = recommend(
+    return recommend(
         scenario.name,
-        candidates,
+        candidates_from_claims(catalog, scenario),
         cost_sensitivity=scenario.cost_sensitivity,
         quality_need=scenario.quality_need,
         users=scenario.users,
     )
-    return _completed(found, catalog, today, [each.stack for each in candidates], {})
 
 
 def predicted_growth(catalog: Catalog, scenario: str, stack: str) -> float | None:
@@ -111,9 +109,18 @@ def _completed(
     return found.model_copy(
         update={
             "fallback": tuple(told),
+            "flips": (*found.flips, *_by_claims(catalog, scenario, found)),
             "price_notes": stale_prices(known, today),
         }
     )
+
+
+def _by_claims(catalog: Catalog, scenario: Scenario, found: Recommendation) -> Iterable[str]:
+    """What the claims alone would have led to, where the runs lead elsewhere."""
+    claimed = believed(catalog, scenario)
+    if claimed.pick is not None and claimed.pick != found.pick:
+        several = f", {claimed.replicas} of them" if claimed.replicas > 1 else ""
+        yield f"If every claim were believed, it would be {catalog.stack(claimed.pick).title}{several}."
 
 
 def _fallbacks(

@@ -35,7 +35,8 @@ class StackFacts(Record):
     """By the bounds of the share of good answers."""
     usd_per_month: float | None = None
     """For the scenario's users: whole machines, idle hours paid."""
-    quality_scores: dict[str, float] = {}
+    quality_checks: dict[str, float] = {}
+    """Checks of the SLA that speak of answers and that were measured, with what was found, 0 to 1."""
     joules_per_request: float | None = None
 
 
@@ -88,6 +89,11 @@ class Candidate:
     def rank(self) -> int | None:
         """Level of the quality word; None for no word or one that is not on the scale."""
         return quality_rank(self.quality)
+
+    @property
+    def quality_margin(self) -> float | None:
+        """The least room under a measured check of its answers, as a share of the limit; None: none was measured."""
+        return min((margin for text, margin in self.margins if text in self.facts.quality_checks), default=None)
 
     @property
     def headroom(self) -> float | None:
@@ -176,7 +182,7 @@ def candidate_of(runs: Sequence[Judgement], catalog: Catalog) -> Candidate:
 
 
 def facts_of(run: Judgement) -> StackFacts:
-    """What a judgement knows by itself; capacity, months and scores come from elsewhere."""
+    """What a judgement knows by itself; capacity and months come from elsewhere."""
     check, query = _primary_check(run), run.cost.usd_per_query if run.cost else None
     span = None
     if query is not None and check is not None and check.rate_low is not None and (check.rate_high or 1.0) < 1.0:
@@ -185,6 +191,7 @@ def facts_of(run: Judgement) -> StackFacts:
     return StackFacts(
         usd_per_1000_good=run.cost.usd_per_1000_good if run.cost else None,
         usd_per_1000_good_range=span,
+        quality_checks={each.text: each.value for each in run.checks if _is_quality(each) and each.value is not None},
         joules_per_request=energy.per_request_j if energy else None,
     )
 
@@ -215,6 +222,10 @@ def quantity(value: float, unit: str) -> str:
     if unit != "s":
         return f"{value:.3g} {unit}".rstrip()
     return f"{value:.3g} s" if value >= 1 or value == 0 else f"{1000 * value:.3g} ms"
+
+
+def _is_quality(check: CheckResult) -> bool:
+    return check.aggregate == "quality" or check.metric == "good_share"
 
 
 def _is_latency(check: CheckResult) -> bool:

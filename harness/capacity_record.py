@@ -29,6 +29,20 @@ class SearchSettings(Record):
     """The search ends when infeasible over feasible is at most 1 plus this (or the two are neighbouring users)."""
 
 
+class LevelQuality(Record):
+    """What the answers of a level are worth, of those that were scored. Shares and scores are 0 to 1."""
+
+    judged: int
+    good_share: float | None = None
+    """On time and acceptable."""
+    good_low: float | None = None
+    good_high: float | None = None
+    acceptable_on_time: float | None = None
+    """Acceptable, of the answers on time: what load takes from it is no lateness."""
+    means: dict[str, float] = {}
+    """Of each score; ``complete`` falls where answers are cut off."""
+
+
 class LevelResult(Record):
     """One level: a run directory, its verdict, and the figures that the curves show. Seconds and requests/s."""
 
@@ -56,6 +70,8 @@ class LevelResult(Record):
     prompt_tokens: float | None = None
     """Mean a request, as the next."""
     output_tokens: float | None = None
+    quality: LevelQuality | None = None
+    """None: answers were not scored, as on an emulator."""
     check: str = ""
     """The check with the least room; empty when something else than a check decided."""
     violating: float | None = None

@@ -26,6 +26,7 @@ from harness.spec import (
     NoPrice,
     Profile,
     Scenario,
+    Split,
     Stack,
     ThinkTime,
     Timing,
@@ -50,6 +51,7 @@ class Overrides(Record):
     output_tokens: int | None = None
     run_time_s: float | None = None
     dataset: str | None = None
+    split: Split | None = None
     input_tokens: int | None = None
     """Synthetic prompts of this length, instead of the scenario's."""
     calibration: Literal["roofline", "claims"] | None = None
@@ -348,8 +350,12 @@ def _apply(
         workload = workload.model_copy(update=synthetic)
     if overrides.dataset is not None:
         # The scenario's choice of difficulty is about its own data.
-        data = {"kind": "dataset", "data": str(Path(overrides.dataset).resolve()), "difficulty": "mixed"}
+        data = {"kind": "dataset", "data": (str(Path(overrides.dataset).resolve()),), "difficulty": "mixed"}
         workload = workload.model_copy(update=data)
+    if overrides.split is not None:
+        if workload.kind == "synthetic":
+            raise UsageError("--split chooses among the prompts of a set, and synthetic ones are of none")
+        workload = workload.model_copy(update={"split": overrides.split})
     if overrides.run_time_s is not None:
         if not 0 < overrides.run_time_s < math.inf:
             raise UsageError(f"--run-time must be above 0 s, not {overrides.run_time_s:g}")

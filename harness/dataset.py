@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,20 @@ def read_workload(workload: Workload) -> WorkloadData:
         folder = WORKLOADS / "templates"
         system = _text(folder / f"{workload.templates}.system.j2")
         user = _text(folder / f"{workload.templates}.user.j2")
-    path = Path(workload.data or "")
-    path = path if path.is_absolute() else WORKLOADS / path
-    entries = _entries(path, workload.kind)
+    paths = [WORKLOADS / name for name in workload.data]  # an absolute path stays one
+    entries = [entry for path in paths for entry in _entries(path, workload.kind)]
+    expected = {key: entry for path in paths for key, entry in _references(path).items()}
+    where = ", ".join(map(str, paths))
     if workload.difficulty != "mixed":
         entries = [entry for entry in entries if entry.get("difficulty") == workload.difficulty]
         if not entries:
-            raise SpecError([f"{path}: no entry has difficulty '{workload.difficulty}'"])
-    return WorkloadData(tuple(entries), system, user, _references(path))
+            raise SpecError([f"{where}: no entry has difficulty '{workload.difficulty}'"])
+    if workload.split != "all":
+        splits = _splits(expected)
+        entries = [entry for entry in entries if workload.split in _split_of(entry, splits)]
+        if not entries:
+            raise SpecError([f"{where}: no entry has split '{workload.split}'"])
+    return WorkloadData(tuple(entries), system, user, expected)
 
 
 def read_trace(trace: TraceArrivals) -> npt.NDArray[np.float64]:
@@ -168,6 +175,21 @@ def _references(path: Path) -> dict[str, dict[str, Any]]:
     if not beside.exists():
         return {}
     return {str(entry["id"]): entry for entry in _entries(beside, "references")}
+
+
+def _splits(expected: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """By an entry's id, the splits of its prompts: their ids are its own, or begin with it (``support-016/1``)."""
+    found: dict[str, set[str]] = {}
+    for prompt_id, beside in expected.items():
+        for own in {prompt_id, prompt_id.rpartition("/")[0]}:
+            found.setdefault(own, set()).add(str(beside.get("split", "")))
+    return found
+
+
+def _split_of(entry: Mapping[str, Any], splits: Mapping[str, set[str]]) -> set[str]:
+    """One split or none; a conversation or a sentence whose prompts are of both is of neither."""
+    own = {str(entry["split"])} if entry.get("split") else splits.get(str(entry["id"]), set())
+    return own if len(own) == 1 else set()
 
 
 def _reference_problem(entry: dict[str, Any]) -> str:

@@ -336,21 +336,21 @@ class TelemetrySummary(Record):
 
 
 class LlmJudgeSummary(Record):
-    """What a judge model said of a seeded part of the answers, each against a second text and in both orders."""
+    """What a judge model said of a seeded part of the answers, each beside a second text or by its brief's rubric."""
 
     model: str
     prompt_digest: str
-    """Of the pinned prompt, ``sha256:...``."""
+    """Of the pinned prompt, ``sha256:...``; two where both kinds of answers were graded."""
     asked: int
     """Answers shown to it; each takes two calls."""
     judged: int
     """Of these, with two readable verdicts."""
     mean: float | None = None
-    """0 to 1, over both orders."""
+    """0 to 1, over both orders (of the two texts, or of the rubric's points)."""
     low: float | None = None
     high: float | None = None
     wins: float | None = None
-    """Share of answers at least as good as the second text, in both orders."""
+    """Share of answers at least as good as the second text, in both orders; None where there was none."""
     agreement: float | None = None
     """Share of answers of which both orders say the same."""
     spent_usd: float | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from harness.capacity_record import LevelResult, LoadKind
-from harness.judgement import CheckResult, Judgement, Verdict
+from harness.capacity_record import LevelQuality, LevelResult, LoadKind
+from harness.judgement import CheckResult, Judgement, QualitySummary, Verdict
 from harness.spec import Scenario, Timing
 from harness.statistics import required_samples
 
@@ -52,11 +52,25 @@ def level_result(load: float, run_dir: str, judgement: Judgement, run_time: floa
         usd_per_1000_good=cost.usd_per_1000_good if cost else None,
         prompt_tokens=facts.prompt_tokens_mean,
         output_tokens=facts.tokens_got_mean,
+        quality=_quality(judgement.quality),
         check=check.text if check else "",
         violating=_violating(check),
         allowed=_allowed(check),
         requests_per_min_allowed=_whole(judgement.server.get("requests/min allowed")),
         tokens_per_min_allowed=_whole(judgement.server.get("tokens/min allowed")),
+    )
+
+
+def _quality(found: QualitySummary | None) -> LevelQuality | None:
+    if found is None:
+        return None
+    return LevelQuality(
+        judged=found.judged,
+        good_share=found.good_share,
+        good_low=found.good_low,
+        good_high=found.good_high,
+        acceptable_on_time=found.acceptable_on_time,
+        means={each.scorer: each.mean for each in found.scores if each.mean is not None},
     )
 
 

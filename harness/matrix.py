@@ -29,7 +29,7 @@ from harness.errors import UsageError, unknown_name
 from harness.judgement import Judgement
 from harness.plan import PlanRow, cheapest_passing_variant, plan, plan_cell
 from harness.recommend import Recommendation
-from harness.spec import Protocol, Scenario, Stack
+from harness.spec import Protocol, Scenario, Split, Stack
 from harness.stopping import Stopping
 from harness.studies import NO_STUDIES, Studies, stack_facts
 from reports.written import write_reports
@@ -63,6 +63,8 @@ class Options:
     stream: bool = True
     api_key_env: str = "OPENAI_API_KEY"
     dataset: Path | None = None
+    split: str | None = None
+    """``train`` or ``held-out``: that part of the prompts alone."""
     input_tokens: int | None = None
     calibration: str | None = None
     real: bool = False
@@ -96,8 +98,10 @@ def build_cells(catalog: Catalog, options: Options) -> list[Cell]:
         raise unknown_name("calibration", str(options.calibration), ("roofline", "claims"))
     if options.protocol not in typing.get_args(Protocol):
         raise unknown_name("protocol", options.protocol, typing.get_args(Protocol))
+    if options.split is not None and options.split not in typing.get_args(Split):
+        raise unknown_name("split", options.split, typing.get_args(Split))
     FaultPlan.parse(options.faults)
-    scenarios = [catalog.scenario(name) for name in options.scenarios] or list(catalog.scenarios.values())
+    scenarios = [catalog.scenario(name) for name in options.scenarios] or catalog.unasked_scenarios
     pairs = [(scenario, stack) for scenario in scenarios for stack in _stacks(catalog, scenario, options)]
     base = options.run_dir or RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     single = len(pairs) == 1
@@ -121,6 +125,7 @@ def _cell(catalog: Catalog, scenario: Scenario, stack: Stack, directory: Path, o
             "run_time_s": options.run_time_s,
             "input_tokens": options.input_tokens,
             "dataset": str(options.dataset) if options.dataset else None,
+            "split": options.split,
             "calibration": options.calibration if is_emulated_unless_asked(stack) else None,
         }
     )
@@ -208,6 +213,7 @@ def _repeat(scenario: Scenario, stack: Stack, options: Options, overrides: Overr
         "output_tokens": "--output-tokens",
         "run_time_s": "--run-time",
         "dataset": "--dataset",
+        "split": "--split",
         "input_tokens": "--input-tokens",
         "calibration": "--calibration",
     }

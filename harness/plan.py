@@ -116,7 +116,8 @@ def plan(
         For a name that is not in the catalog.
     """
     rows = []
-    for name in catalog.scenarios if scenarios is None else scenarios:
+    unasked = [scenario.name for scenario in catalog.unasked_scenarios]
+    for name in unasked if scenarios is None else scenarios:
         scenario = catalog.scenario(name)
         for stack in scenario.stacks if stacks is None else stacks:
             rows.append(plan_cell(catalog, scenario, catalog.stack(stack), (prompt_tokens or {}).get(name)))

@@ -70,36 +70,52 @@ class Rule:
             return f"it passed with {candidate.users:,} users, and the scenario has {self.users:,}"
         if Mark.OTHER_GPU in candidate.marks:
             return "it passed on another GPU than its own, which says nothing about its own"
-        if candidate.rank is None:
+        if candidate.rank is None and not candidate.facts.quality_checks:
             return "its quality is not known" + (
                 f" ('{candidate.quality}' is not on the scale)" if candidate.quality else ""
             )
-        if candidate.rank < level(self.quality_need):
+        if self.quality_of(candidate) < level(self.quality_need):
             return f"quality '{candidate.quality}' is below the need, {self.quality_need}"
         return ""
 
+    def quality_of(self, candidate: Candidate) -> int:
+        """The level of its word. Without one: the need itself, if its answers were measured and passed."""
+        if candidate.rank is not None:
+            return candidate.rank
+        return level(self.quality_need) if candidate.facts.quality_checks else -1
+
     def ranked(self, eligible: Sequence[Candidate]) -> list[Candidate]:
-        """Best first. Costs within SAME_COST of the cheapest one left count as one."""
+        """Best first. Costs that show no difference from the cheapest one left count as one."""
         left, order = list(eligible), []
         cost_of = self.basis.cost
         while left:
-            cheapest = min(map(cost_of, left))
+            cheapest = min(left, key=lambda each: (cost_of(each), each.stack))
 
-            def key(candidate: Candidate, cheapest: float = cheapest) -> tuple[float, ...]:
-                quality = -float(candidate.rank or 0)
-                cost = cheapest if same_cost(cost_of(candidate), cheapest) else cost_of(candidate)
+            def key(candidate: Candidate, cheapest: Candidate = cheapest) -> tuple[float, ...]:
+                quality = -float(self.quality_of(candidate))
+                cost = cost_of(cheapest if self.same_in_cost(candidate, cheapest) else candidate)
                 return (quality, cost) if self.cost_sensitivity == "low" else (cost, quality)
 
-            best = min(left, key=lambda each: (*key(each), cost_of(each), _joules(each), -(each.headroom or 0.0)))
+            best = min(
+                left,
+                key=lambda each: (
+                    *key(each),
+                    -_measured(each),
+                    cost_of(each),
+                    _joules(each),
+                    -(each.headroom or 0.0),
+                ),
+            )
             left.remove(best)
             order.append(best)
         return order
 
     def tied(self, pick: Candidate, other: Candidate) -> bool:
         """As good in quality, and no difference of cost shown: the same, or intervals that overlap."""
-        if pick.rank != other.rank:
-            return False
-        return same_cost(self.basis.cost(pick), self.basis.cost(other)) or self.overlap(pick, other)
+        return self.quality_of(pick) == self.quality_of(other) and self.same_in_cost(pick, other)
+
+    def same_in_cost(self, one: Candidate, other: Candidate) -> bool:
+        return same_cost(self.basis.cost(one), self.basis.cost(other)) or self.overlap(one, other)
 
     def overlap(self, one: Candidate, other: Candidate) -> bool:
         if self.basis is not BASES[1]:
@@ -116,6 +132,12 @@ def level(need: QualityNeed) -> int:
     found = quality_rank(need)
     assert found is not None  # each need is on the scale
     return found
+
+
+def _measured(candidate: Candidate) -> float:
+    """What nobody measured comes after what was."""
+    margin = candidate.quality_margin
+    return -math.inf if margin is None else margin
 
 
 def _joules(candidate: Candidate) -> float:

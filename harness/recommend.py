@@ -1,10 +1,12 @@
 """Which stack to take: the rule, applied to measurements or to claims alike.
 
 1. Only stacks whose verdict is PASS at the scenario's full load. INCONCLUSIVE is never picked.
-2. Drop those below the scenario's quality need, and those of unknown quality.
+   A measured check of the answers is part of the verdict, so a stack that fails one is no pick.
+2. Drop those below the scenario's quality need by their word, and those without a word whose answers nobody measured.
 3. Where cost sensitivity is medium or high, the cheapest wins, by the most telling cost that is known of every stack
    that passes (a month, a thousand good answers, a query); where it is low, the best quality. The other criterion
-   breaks a draw, then energy, then headroom; stacks between which no difference is shown are named as ties.
+   breaks a draw, then the room that its measured answers have, cost, energy and headroom; stacks between which no
+   difference of cost is shown are named as ties.
 
 :mod:`harness.ranking` holds the rule itself, :mod:`harness.flips` what would change a pick.
 """
@@ -199,9 +201,7 @@ def _reasons(rule: Rule, pick: Candidate, ties: Sequence[Candidate]) -> Iterable
         yield f"{pick.replicas} of them for the scenario's users"
     if facts.capacity_users_low is not None:
         yield f"{_claimed(pick)}capacity of one: at least {facts.capacity_users_low:,} users"
-    yield f"quality '{pick.quality}' meets the need, {rule.quality_need}"
-    if facts.quality_scores:
-        yield "quality measured: " + _listed(f"{name} {score:.3g}" for name, score in facts.quality_scores.items())
+    yield _quality(rule, pick)
     if pick.usd_per_query is not None:
         yield PER_QUERY.text(pick.usd_per_query)
     for basis in BASES:
@@ -213,6 +213,16 @@ def _reasons(rule: Rule, pick: Candidate, ties: Sequence[Candidate]) -> Iterable
     for other in ties:
         if rule.overlap(pick, other):
             yield f"no difference from {other.title} is shown: the intervals of what a good answer costs overlap"
+
+
+def _quality(rule: Rule, pick: Candidate) -> str:
+    """A word is a claim; what was measured is told with its figure."""
+    said = f"'{pick.quality}' meets the need, {rule.quality_need}" if pick.rank is not None else ""
+    checks = pick.facts.quality_checks
+    if not checks:
+        return f"quality claimed, not measured: {said}"
+    measured = "quality measured: " + _listed(f"{text}: {value:.3g}" for text, value in checks.items())
+    return f"{measured}; claimed: {said}" if said else measured
 
 
 def binding(candidate: Candidate, users: int | None = None) -> str:

@@ -20,6 +20,7 @@ from harness.objective import SCORES, Objective
 Word = Literal["low", "medium", "high"]
 QualityNeed = Literal["medium", "medium-high", "high"]
 Protocol = Literal["openai-chat", "triton-generate-stream", "triton-grpc"]
+Split = Literal["all", "train", "held-out"]
 ScenarioName = Name
 
 
@@ -50,12 +51,14 @@ class Workload(Spec):
     """
 
     kind: Literal["conversation", "brief", "translation", "dataset", "synthetic"]
-    data: str | None = None
-    """A file beside the catalog's workloads, or an absolute path."""
+    data: tuple[str, ...] = ()
+    """Files beside the catalog's workloads, or absolute paths; one or several."""
     templates: str | None = None
     """Stem of ``<stem>.system.j2`` and ``<stem>.user.j2`` in ``workloads/templates``."""
     target_languages: tuple[str, ...] = ()
     difficulty: Literal["easy", "hard", "mixed"] = "mixed"
+    split: Split = "all"
+    """``train``: what prompts and thresholds may be tuned on; ``held-out``: what confirms them; ``all``: both."""
     output_tokens: Count
     output_length: Literal["natural", "forced"] = "natural"
     input_tokens: Count | None = None
@@ -64,9 +67,16 @@ class Workload(Spec):
     repeat: Zipf | None = None
     """None: every prompt once before any comes again."""
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        if isinstance(value, list):
+            return tuple(value)
+        return () if value is None else (value,) if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _needs(self) -> Self:
-        if self.kind != "synthetic" and self.data is None:
+        if self.kind != "synthetic" and not self.data:
             raise ValueError(f"workload kind {self.kind} needs 'data', a JSONL file")
         if self.kind == "synthetic" and self.input_tokens is None:
             raise ValueError("workload kind synthetic needs 'input_tokens'")
@@ -113,6 +123,8 @@ class Scenario(Spec):
     kind: Literal["scenario"]
     name: ScenarioName
     title: str
+    variant_of: ScenarioName | None = None
+    """Another scenario that this one is a wider or narrower form of: it runs only when it is named."""
     users: Count
     think_time: ThinkTime
     arrivals: Arrivals | None = None

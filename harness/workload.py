@@ -255,7 +255,8 @@ def _translations(workload: Workload, data: WorkloadData) -> Iterator[Prompt]:
             known = {"kind": "translation", "source_language": source, "target_language": target}
             beside = data.expected.get(f"{entry['id']}/{target}", {})
             own = entry.get("reference") or entry.get("references", {}).get(target, ())
-            expected = expected_of({"reference": own, **beside}, **known, languages=languages)
+            said = {"reference": own, "split": entry.get("split", ""), **beside}
+            expected = expected_of(said, **known, languages=languages)
             yield _prompt(f"{entry['id']}/{target}", messages, workload, entry, as_written(expected))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.capacity import load_text
 from harness.capacity_record import Arithmetic, Bar, CapacityRecord, LevelResult, PriceTag, Sizing
-from reports import capacity_charts, figures
+from reports import capacity_charts, figures, quality
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
 
 MOST_CROSSINGS = 24

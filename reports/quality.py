@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import altair as alt
 
+from harness.capacity_record import CapacityRecord
 from harness.judgement import Judgement, QualitySummary, ScoreSummary
 from harness.quality import SCORERS
 from reports import charts, figures
@@ -86,30 +88,59 @@ def _llm_judge(found: QualitySummary) -> tuple[Fact, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A run, by its load: users of a closed loop, requests a second of an open one."""
+
+    load: float
+    good_share: float | None
+    acceptable_on_time: float | None
+    means: Mapping[str, float]
+    """Of each score that was made."""
+
+
 def figures_over_load(judgements: Sequence[Judgement]) -> tuple[Figure, ...]:
     """One chart for each stack in a scenario whose quality was measured under more than one load."""
-    groups: dict[tuple[str, str], list[Judgement]] = {}
+    groups: dict[tuple[str, str, bool], list[Point]] = {}
     for each in judgements:
-        if each.quality is not None and each.quality.good_share is not None:
-            groups.setdefault((each.scenario, each.stack), []).append(each)
+        point = _point(each)
+        if point is not None:
+            groups.setdefault((each.scenario, each.stack, each.load.open_loop is not None), []).append(point)
     found = []
-    for number, ((scenario, stack), runs) in enumerate(groups.items()):
-        points = sorted((load, each) for each in runs if (load := _load(each)) is not None)
-        if len({load for load, _ in points}) > 1:
-            found.append(_figure(f"quality-load-{number}", f"{stack} in {scenario}", points))
+    for number, ((scenario, stack, open_loop), points) in enumerate(groups.items()):
+        if len({point.load for point in points}) > 1:
+            found.append(_figure(f"quality-load-{number}", f"{stack} in {scenario}", points, open_loop=open_loop))
     return tuple(found)
 
 
-def _load(judgement: Judgement) -> float | None:
-    """Users of a closed loop, requests a second of an open one."""
-    load = judgement.load
-    return load.open_loop.offered_rps if load.open_loop is not None else float(load.users)
+def figures_over_levels(record: CapacityRecord) -> tuple[Figure, ...]:
+    """One chart of a capacity search whose levels were scored."""
+    points = [
+        Point(level.load, level.quality.good_share, level.quality.acceptable_on_time, level.quality.means)
+        for level in record.levels
+        if level.quality is not None and level.quality.good_share is not None
+    ]
+    if len({point.load for point in points}) < 2:
+        return ()
+    where = f"{record.stack} in {record.scenario}"
+    return (_figure("quality-load", where, points, open_loop=record.settings.kind != "users"),)
 
 
-def _figure(key: str, where: str, points: Sequence[tuple[float, Judgement]]) -> Figure:
+def _point(judgement: Judgement) -> Point | None:
+    load, found = judgement.load, judgement.quality
+    if found is None or found.good_share is None:
+        return None
+    at = load.open_loop.offered_rps if load.open_loop is not None else float(load.users)
+    if at is None:
+        return None
+    means = {each.scorer: each.mean for each in found.scores if each.mean is not None}
+    return Point(at, found.good_share, found.acceptable_on_time, means)
+
+
+def _figure(key: str, where: str, points: Sequence[Point], *, open_loop: bool) -> Figure:
     title = f"Quality against load: {where}"
-    open_loop = points[0][1].load.open_loop is not None
-    top = max(load for load, _ in points) * 1.08
+    points = sorted(points, key=lambda point: point.load)
+    top = max(point.load for point in points) * 1.08
     axis = alt.Axis(
         values=charts.linear_ticks(top, 6), title="Requests per second offered" if open_loop else "Users", grid=False
     )
@@ -119,33 +150,18 @@ def _figure(key: str, where: str, points: Sequence[tuple[float, Judgement]]) -> 
         scale=alt.Scale(domain=[0, 1], nice=False),
         axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".0%", title=None, ticks=False, domain=False),
     )
-    good = [(load, each.quality.good_share) for load, each in points if each.quality]
-    acceptable = [(load, each.quality.acceptable_on_time) for load, each in points if each.quality]
-    mean, name = _mean_of_first(points)
+    good = [(point.load, point.good_share) for point in points]
+    acceptable = [(point.load, point.acceptable_on_time) for point in points]
+    # The first score that every run has.
+    name = next((name for name in points[0].means if all(name in point.means for point in points)), "")
     layers = [charts.line(_rows(good), x, y), charts.line(_rows(acceptable), x, y, second=True)]
     keys = [Key("on time and acceptable", "line"), Key("acceptable of those on time", "line second")]
-    if mean:
-        layers.append(charts.line(_rows(mean), x, y, other=True))
+    if name:
+        layers.append(charts.line(_rows([(point.load, point.means[name]) for point in points]), x, y, other=True))
         keys.append(Key(f"mean {name}", "line other"))
     desc = f"Share of good answers of {where} over {len(points)} runs of different load."
     image = stacked([charts.draw(layers, 170, top=20, bottom=42)], key, title, desc)
     return Figure(title, image, tuple(keys), "One point a run; a scored answer that came late or never is not good.")
-
-
-def _mean_of_first(points: Sequence[tuple[float, Judgement]]) -> tuple[list[tuple[float, float | None]], str]:
-    """The first score that every run has."""
-    first = next((each.quality.scores for _, each in points if each.quality), ())
-    for score in first:
-        rows: list[tuple[float, float | None]] = [
-            (load, mine.mean)
-            for load, each in points
-            if each.quality
-            for mine in each.quality.scores
-            if mine.scorer == score.scorer and mine.mean is not None
-        ]
-        if len(rows) == len(points):
-            return rows, score.scorer
-    return [], ""
 
 
 def _rows(points: Sequence[tuple[float, float | None]]) -> list[charts.Row]:

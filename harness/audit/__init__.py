@@ -64,7 +64,8 @@ def audit(
     lines: list[AuditLine] = []
     notes: list[str] = []
     priced: dict[str, Stack] = {}
-    for name in catalog.scenarios if scenarios is None else scenarios:
+    unasked = [scenario.name for scenario in catalog.unasked_scenarios]
+    for name in unasked if scenarios is None else scenarios:
         scenario = catalog.scenario(name)
         for stack in map(catalog.stack, scenario.stacks if stacks is None else stacks):
             claim = stack.claims.get(name)

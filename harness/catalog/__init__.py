@@ -32,6 +32,11 @@ class Catalog:
             raise unknown_name("scenario", name, self.scenarios)
         return self.scenarios[name]
 
+    @property
+    def unasked_scenarios(self) -> list[Scenario]:
+        """What runs when no scenario is named: all but variants of another one."""
+        return [scenario for scenario in self.scenarios.values() if scenario.variant_of is None]
+
     def stack(self, name: str) -> Stack:
         if name not in self.stacks:
             raise unknown_name("stack", name, self.stacks)
@@ -97,6 +102,9 @@ def _dangling(catalog: Catalog, origin: dict[str, Path]) -> Iterable[str]:
         for name in (*scenario.stacks, *scenario.variants, *scenario.real):
             if name not in catalog.stacks:
                 yield f"{origin[f'scenario {scenario.name}']}: {unknown_name('stack', name, catalog.stacks)}"
+        if scenario.variant_of is not None and scenario.variant_of not in catalog.scenarios:
+            where = origin[f"scenario {scenario.name}"]
+            yield f"{where}: {unknown_name('scenario', scenario.variant_of, catalog.scenarios)}"
     for stack in catalog.stacks.values():
         where = origin[f"stack {stack.name}"]
         if stack.hardware is not None and stack.hardware.gpu not in catalog.gpus:

@@ -32,7 +32,7 @@ def plan(
 
     loaded = loaded_catalog(catalog)
     rows = []
-    for name in scenarios or loaded.scenarios:
+    for name in scenarios or [each.name for each in loaded.unasked_scenarios]:
         scenario = loaded.scenario(name)
         rows += make_plan(loaded, [name], stack or [*scenario.stacks, *scenario.variants])
     flags = {row.stack: price_tag(loaded.stack(row.stack), date.today()).flag for row in rows}

@@ -53,6 +53,9 @@ def run(
     ca_file: Annotated[str | None, typer.Option(help="PEM file of your own certificate authority.")] = None,
     api_key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
     dataset: Annotated[Path | None, typer.Option(help="JSONL of your own prompts.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Part of the prompts: train to tune on, held-out to confirm with, all.")
+    ] = None,
     input_tokens: Annotated[int | None, typer.Option(help="Synthetic prompts of this length.")] = None,
     calibration: Annotated[str | None, typer.Option(help="roofline or claims, for emulated stacks.")] = None,
     faults: Annotated[str, typer.Option(help="Faults that emulated stacks make, such as 500:0.1.")] = "",
@@ -103,6 +106,7 @@ def run(
         stream=not no_stream,
         api_key_env=api_key_env,
         dataset=dataset,
+        split=split,
         input_tokens=input_tokens,
         calibration=calibration,
         real=real,

@@ -13,7 +13,7 @@ from harness.catalog import load_catalog
 from harness.cell import Cell, Overrides, attached_stack, build_cell, new_run_id, require_real
 from harness.connection import Connection, parse_body, parse_headers, parse_metrics_url
 from harness.errors import UsageError, unknown_name
-from harness.spec import Protocol, Stack
+from harness.spec import Protocol, Split, Stack
 from harness.stopping import stopping_from
 from servers.emulator.faults import FaultPlan
 from servers.ports import free_ports
@@ -48,6 +48,9 @@ def add_options(parser: argparse.ArgumentParser, scenario: str) -> None:
     group.add_argument("--arrivals", default=None, help=f"how an open loop's requests arrive: {PATTERNS_HELP}")
     group.add_argument("--output-tokens", type=int, default=None, help="output length to ask for")
     group.add_argument("--dataset", default=None, help="JSONL of your own prompts")
+    group.add_argument(
+        "--split", choices=typing.get_args(Split), default=None, help="part of the prompts: train, held-out, all"
+    )
     group.add_argument("--input-tokens", type=int, default=None, help="synthetic prompts of this length")
     group.add_argument("--calibration", default=None, help="roofline or claims, for an emulated stack")
     group.add_argument("--real", action="store_true", help="start a stack on GPUs or an API for real, not emulated")
@@ -105,6 +108,7 @@ def cell_from(options: argparse.Namespace, scenario_name: str) -> Cell:
         output_tokens=options.output_tokens,
         run_time_s=None if options.run_time is None else float(options.run_time),
         dataset=options.dataset,
+        split=options.split,
         input_tokens=options.input_tokens,
         calibration=_calibration(options.calibration),
     )

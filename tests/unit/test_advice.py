@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from harness.advice import advise, advise_on_claims, fallback, predicted_growth
+from harness.advice import advise, believed, fallback, predicted_growth
 from harness.candidates import StackFacts
 from harness.catalog import Catalog, load_catalog
 from harness.judgement import Mark, Verdict
@@ -16,6 +16,7 @@ from harness.recommend import recommend
 from harness.spec import HourlyPrice, Source
 from tests.unit.recommend_support import judged
 
+CLAIMED = {"vllm-7b-t4": "limited", "vllm-13b-a100": "good", "openai-gpt4": "superior"}
 TODAY = date(2026, 11, 23)
 
 
@@ -35,12 +36,24 @@ def from_volume(text: str) -> float:
     [("chatbot", "vllm-7b-t4"), ("content", "openai-gpt4"), ("translation", "trtllm-13b-2xa100")],
 )
 def test_believed_claims_give_the_analysis_its_own_recommendations(catalog: Catalog, scenario: str, pick: str) -> None:
-    assert advise_on_claims(catalog, catalog.scenario(scenario), TODAY).pick == pick
+    assert believed(catalog, catalog.scenario(scenario)).pick == pick
+
+
+def test_what_the_claims_alone_would_lead_to_is_told_where_the_runs_lead_elsewhere(catalog: Catalog) -> None:
+    told = "If every claim were believed, it would be 7B on one T4, vLLM, 2 of them."
+    fails, passes = judged("vllm-7b-t4", Verdict.FAIL, value=9.0), judged("vllm-13b-a100", quality_word="good")
+    (other,) = advise([fails, passes], catalog, TODAY)
+    assert (other.pick, told in other.flips) == ("vllm-13b-a100", True)
+    (nobody,) = advise([fails], catalog, TODAY)
+    assert (nobody.pick, nobody.flips) == (None, (told,))
+    (same,) = advise([judged("vllm-7b-t4", quality_word="sufficient")], catalog, TODAY)
+    assert (same.pick, told in same.flips) == ("vllm-7b-t4", False)
 
 
 def test_13b_on_an_a100_if_the_api_gets_too_dear(catalog: Catalog) -> None:
     """By hand: an answer ends between 700 and 1,000 tokens, 850 on average, after 170 of a brief."""
-    [text] = advise_on_claims(catalog, catalog.scenario("content"), TODAY).fallback
+    claimed = [judged(name, scenario="content", quality_word=word) for name, word in CLAIMED.items()]
+    [text] = advise(claimed, catalog, TODAY)[0].fallback
     api_usd = (170 * 30 + 850 * 60) / 1e6
     month_usd = 3.4309 * 730
     assert text.startswith("13B on one A100, vLLM in place of GPT-4, OpenAI API: ")

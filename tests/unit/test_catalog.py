@@ -10,6 +10,7 @@ import pytest
 from harness.candidates import quality_rank
 from harness.catalog import ROOT, WORKLOADS, Catalog, load_catalog
 from harness.errors import SpecError, UsageError
+from harness.matrix import Options, build_cells
 from harness.roofline import Machine, kv_capacity_tokens, latency_floor_s, mean_step_s
 from harness.spec import Efficiency, HourlyPrice, ModelShape, NoPrice, Scenario, Stack
 from harness.statistics import required_samples
@@ -34,11 +35,11 @@ def machine(catalog: Catalog, stack: Stack, efficiency: Efficiency | None = None
 def test_holds_the_three_scenarios_with_their_limits(catalog: Catalog) -> None:
     found = {
         scenario.name: (scenario.users, [check.text for check in scenario.sla], scenario.cost_sensitivity)
-        for scenario in catalog.scenarios.values()
+        for scenario in catalog.unasked_scenarios
     }
     assert found == {
-        "chatbot": (100, ["p95(e2e) < 2 s", "error_rate < 2 %"], "medium"),
-        "content": (20, ["p95(e2e) < 10 s", "error_rate < 3 %"], "low"),
+        "chatbot": (100, ["p95(e2e) < 2 s", "error_rate < 2 %", "quality(facts) > 0.75"], "medium"),
+        "content": (20, ["p95(e2e) < 10 s", "error_rate < 3 %", "good_share >= 80 %"], "low"),
         "translation": (1000, ["p99(e2e) < 500 ms", "error_rate < 1 %", "quality(chrf) > 0.45"], "high"),
     }
     assert catalog.scenario("translation").longest_limit_s == 0.5
@@ -230,10 +231,27 @@ def test_the_quick_profile_collects_enough_requests_to_pass(catalog: Catalog) ->
 def test_workload_files_lie_beside_the_catalog(catalog: Catalog) -> None:
     for scenario in catalog.scenarios.values():
         workload = scenario.workload
-        assert workload.data is not None
-        assert (WORKLOADS / workload.data).is_file()
+        assert workload.data
+        assert all((WORKLOADS / name).is_file() for name in workload.data)
         for part in ("system", "user"):
             assert (WORKLOADS / "templates" / f"{workload.templates}.{part}.j2").is_file()
+
+
+def test_every_set_of_prompts_is_drawn_from(catalog: Catalog) -> None:
+    """``NAME.references.jsonl`` is what is expected of the prompts of ``NAME.jsonl``, and no set."""
+    sets = {path.name for path in WORKLOADS.glob("*.jsonl") if not path.name.endswith(".references.jsonl")}
+    assert sets == {name for scenario in catalog.scenarios.values() for name in scenario.workload.data}
+
+
+def test_a_variant_of_a_scenario_runs_only_when_it_is_named(catalog: Catalog, tmp_path: Path) -> None:
+    asked = {cell.scenario.name for cell in build_cells(catalog, Options(run_dir=Path("unused")))}
+    assert asked == {"chatbot", "content", "translation"}
+    (cell,) = build_cells(catalog, Options(scenarios=("translation-multilingual",), run_dir=Path("unused")))
+    assert (cell.stack.name, cell.emulated) == ("llamacpp-smollm2", False)
+    text = (ROOT / "scenarios" / "translation-multilingual.yaml").read_text(encoding="utf-8")
+    (tmp_path / "lost.yaml").write_text(text.replace("variant_of: translation", "variant_of: translaton"))
+    with pytest.raises(SpecError, match="unknown scenario 'translaton'; did you mean 'translation'"):
+        load_catalog((tmp_path,))
 
 
 def test_profiles_time_every_scenario(catalog: Catalog) -> None:

@@ -128,8 +128,19 @@ def test_a_users_dataset_is_read_whatever_the_scenarios_own_data_is_filtered_by(
     for scenario in ("chatbot", "content", "translation"):
         workload = cell(scenario, API_STACK, dataset="mine.jsonl").scenario.workload
         assert workload.kind == "dataset"
-        assert workload.data == str(tmp_path / "mine.jsonl"), "a worker may start elsewhere"
+        assert workload.data == (str(tmp_path / "mine.jsonl"),), "a worker may start elsewhere"
         assert [entry["id"] for entry in read_workload(workload).entries] == ["mine"]
+
+
+def test_a_split_is_kept_where_a_run_is_read_from() -> None:
+    found = cell("content", split="held-out")
+    held = read_workload(found.scenario.workload).entries
+    assert len(held) == 18
+    manifest = found.manifest()
+    assert (manifest.scenario.workload.split, manifest.overrides) == ("held-out", {"split": "held-out"})
+    assert cell("content").scenario.workload.split == "all"
+    with pytest.raises(UsageError, match="--split chooses among the prompts of a set"):
+        cell("content", split="train", input_tokens=10)
 
 
 def test_input_tokens_ask_for_synthetic_prompts() -> None:

@@ -121,12 +121,47 @@ def test_difficulty_selects_entries(tmp_path: Path) -> None:
         read_workload(workload("brief", jsonl(tmp_path, entries[0]), difficulty="hard"))
 
 
+def test_a_split_selects_entries_by_their_own_word_or_that_of_their_prompts(tmp_path: Path) -> None:
+    entries = [
+        {"id": "a", "turns": ["x"], "split": "train"},
+        {"id": "b", "turns": ["x", "y"]},
+        {"id": "of/both", "turns": ["x", "y"]},
+        {"id": "unsaid", "turns": ["x"]},
+    ]
+    path = jsonl(tmp_path, *entries)
+    beside = [("b/1", "held-out"), ("b/2", "held-out"), ("of/both/1", "held-out"), ("of/both/2", "train")]
+    text = "\n".join(json.dumps({"id": prompt_id, "split": split}) for prompt_id, split in beside)
+    path.with_name("data.references.jsonl").write_text(text)
+    chosen = {
+        split: [entry["id"] for entry in read_workload(workload("conversation", path, split=split)).entries]
+        for split in ("all", "train", "held-out")
+    }
+    assert chosen == {"all": ["a", "b", "of/both", "unsaid"], "train": ["a"], "held-out": ["b"]}
+    with pytest.raises(SpecError, match="no entry has split 'held-out'"):
+        read_workload(workload("brief", jsonl(tmp_path, GOOD["brief"]), split="held-out"))
+
+
+def test_several_files_are_one_set(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        jsonl(tmp_path / name, {"id": name, "brief": "x"}).with_name("data.references.jsonl").write_text(
+            json.dumps({"id": name, "words": 100})
+        )
+    paths = [str(tmp_path / name / "data.jsonl") for name in ("one", "two")]
+    data = read_workload(Workload.model_validate({"kind": "brief", "data": paths, "output_tokens": 20}))
+    assert [entry["id"] for entry in data.entries] == ["one", "two"]
+    assert data.expected.keys() == {"one", "two"}
+    (tmp_path / "two" / "data.jsonl").write_text("{}")
+    with pytest.raises(SpecError, match=f"{paths[1]}:1: needs 'brief'"):
+        read_workload(Workload.model_validate({"kind": "brief", "data": paths, "output_tokens": 20}))
+
+
 def test_synthetic_prompts_need_no_file() -> None:
     spec = Workload(kind="synthetic", input_tokens=5, output_tokens=5)
     assert read_workload(spec) == WorkloadData()
 
 
-@pytest.mark.parametrize(("scenario", "count"), [("chatbot", 60), ("content", 30), ("translation", 60)])
+@pytest.mark.parametrize(("scenario", "count"), [("chatbot", 60), ("content", 60), ("translation", 60)])
 def test_the_catalogs_own_data_is_sound(scenario: str, count: int) -> None:
     data = read_workload(load_catalog().scenario(scenario).workload)
     assert len(data.entries) == len({entry["id"] for entry in data.entries}) == count

@@ -167,7 +167,8 @@ def test_an_apis_claim_says_nothing_of_its_first_token(catalog: Catalog) -> None
 
 
 def test_the_cheapest_variant_passes_and_none_cheaper_does(catalog: Catalog) -> None:
-    for name, scenario in catalog.scenarios.items():
+    for scenario in catalog.unasked_scenarios:
+        name = scenario.name
         found = cheapest_passing_variant(catalog, name)
         assert found is not None
         assert found.expected == "PASS"

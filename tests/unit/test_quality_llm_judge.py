@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -14,29 +15,35 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from harness.catalog import load_catalog
+from harness.dataset import read_workload
 from harness.errors import UsageError
-from harness.expected import Expected
+from harness.expected import Expected, as_written
 from harness.quality import Answer
 from harness.quality.llm_judge import (
+    ALONE_DIGEST,
     PROMPT_DIGEST,
     Endpoint,
     Grades,
     Judged,
     Session,
     judge_all,
-    read_verdict,
+    points_of,
+    read_grades,
 )
 from harness.quality_file import SCHEMA, ScoringFacts, read_quality, write_quality
 from harness.quality_judging import ask_judge, endpoint_of
 from harness.runlog import OUTPUTS
+from harness.workload import prompt_sources
 from tests.runs import load, sample, scenario, write_run
 
-Taste = Callable[[str, str], str]
+Taste = Callable[[Any, str], str]
+"""Of two texts, or of the points of a rubric and a text."""
 
 
 @contextmanager
 def judge_server(taste: Taste, status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A server that answers by ``taste(first, second)``; its URL, and the requests that it got."""
+    """A server that answers by its taste; its URL, and the requests that it got."""
     asked: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,7 +51,8 @@ def judge_server(taste: Taste, status: int = 200) -> Iterator[tuple[str, list[di
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             asked.append({**body, "authorization": self.headers["authorization"]})
             user = body["messages"][1]["content"]
-            first, second = (json.loads(re.search(rf'{name} text: (".*")', user)[1]) for name in ("First", "Second"))  # type: ignore[index]
+            shown = ("First text", "Second text") if "Second text: " in user else ("Points", "Text")
+            first, second = (json.loads(re.search(rf"{name}: (.*)", user)[1]) for name in shown)  # type: ignore[index]
             choice = {
                 "index": 0,
                 "finish_reason": "stop",
@@ -89,11 +97,13 @@ def first_is_best(first: str, second: str) -> str:
     return json.dumps({"first": 5, "second": 1})
 
 
-def pairs(*texts: str, other: str = "twenty letters long.") -> list[tuple[Answer, str]]:
+def pairs(*texts: str, other: str = "twenty letters long.") -> list[tuple[Answer, str | None]]:
     return [(Answer(text, "Say it.", Expected(kind="translation"), "stop"), other) for text in texts]
 
 
-def session(taste: Taste, texts: list[tuple[Answer, str]], **changes: Any) -> tuple[Session, list[dict[str, Any]]]:
+def session(
+    taste: Taste, texts: list[tuple[Answer, str | None]], **changes: Any
+) -> tuple[Session, list[dict[str, Any]]]:
     with judge_server(taste, changes.pop("status", 200)) as (url, asked):
         return judge_all(texts, Endpoint(url, "m", "sk-secret", **changes)), asked
 
@@ -144,7 +154,64 @@ def test_what_is_asked_is_pinned() -> None:
     ],
 )
 def test_verdicts_that_can_be_read(text: str, verdict: tuple[int, int] | None) -> None:
-    assert read_verdict(text) == verdict
+    assert read_grades(text, ("first", "second")) == verdict
+
+
+# A brief has no second text ---------------------------------------------------------------------
+
+RUBRIC = {
+    "min_words": 560,
+    "max_words": 840,
+    "sections": ["materials"],
+    "must_mention": [{"any": ["tyres", "tires"]}],
+    "format": "headings+list",
+}
+BRIEF = Expected.model_validate({"kind": "content", "rubric": RUBRIC, "forbidden": [{"any": ["cheap"]}]})
+
+
+def by_length(points: list[str], text: str) -> str:
+    return json.dumps({"grade": min(5, 1 + len(text) // 10)})
+
+
+def likes_the_first_point(points: list[str], text: str) -> str:
+    return json.dumps({"grade": 5 if "560" in points[0] else 1})
+
+
+def test_a_brief_is_graded_alone_by_the_points_of_its_rubric() -> None:
+    texts = ["a text of more than forty letters, which this judge likes", "short"]
+    briefs = [(Answer(text, "Write it.", BRIEF, "stop"), None) for text in texts]
+    with judge_server(by_length) as (url, asked):
+        good, bad = judge_all(briefs, Endpoint(url, "m", "k")).results
+    assert good == Judged(Grades(5), Grades(5))
+    assert bad is not None
+    assert (bad.score, bad.agrees, bad.wins) == (0.0, True, None)
+    assert len(asked) == 4
+    assert "Does the text fulfil the brief" in asked[0]["messages"][0]["content"]
+    points = [json.loads(re.search(r"Points: (.*)", each["messages"][1]["content"])[1]) for each in asked[:2]]  # type: ignore[index]
+    assert points[0] == [
+        "It has at least 560 words and at most 840 words.",
+        "It has a section headed 'materials'.",
+        "It mentions 'tyres' or 'tires'.",
+        "Its form is: headings+list.",
+        "It does not say 'cheap'.",
+    ]
+    assert points[1] == points[0][::-1]
+    assert points_of(Expected(words=700)) == ["It has about 700 words."]
+    assert points_of(Expected(kind="chatbot", topic_words=("x",))) == []
+
+
+def test_a_judge_that_favours_the_first_point_is_seen_through() -> None:
+    with judge_server(likes_the_first_point) as (url, _):
+        (found,) = judge_all([(Answer("text", "Write it.", BRIEF, "stop"), None)], Endpoint(url, "m", "k")).results
+    assert found is not None
+    assert (found.score, found.agrees) == (0.5, False)
+
+
+def test_every_brief_of_the_catalog_can_be_graded() -> None:
+    workload = load_catalog().scenario("content").workload
+    source = prompt_sources(workload, read_workload(workload))(random.Random(1))
+    for _ in range(60):
+        assert len(points_of(Expected.model_validate(source.next(None).expected))) >= 3
 
 
 def test_one_that_cannot_be_read_is_counted_and_given_no_grade() -> None:
@@ -196,6 +263,31 @@ def test_its_word_is_kept_beside_the_scores(tmp_path: Path) -> None:
     kept = read_quality(tmp_path)
     assert kept is not None
     assert kept[1].llm_judge == told
+    assert told.prompt_digest == PROMPT_DIGEST
+    assert told.wins == pytest.approx(told.mean / 0.75), "a long text wins with a grade of 4, a short one has 1"
+
+
+def test_answers_to_briefs_and_to_questions_are_graded_in_one_go(tmp_path: Path) -> None:
+    samples = [sample(11 + each, user=0, sequence=each) for each in range(30)]
+    write_run(tmp_path, samples, scenario(), load())
+    kinds = [as_written(BRIEF), {"reference": ["twenty letters long."]}, {"kind": "chatbot", "topic_words": ["x"]}]
+    lines = [
+        {"request": each.request_id, "prompt_id": f"p{place}", "prompt": "x", "finish_reason": "stop"}
+        | {"text": "a long and complete text, it seems", "expected": kinds[place % 3]}
+        for place, each in enumerate(samples)
+    ]
+    (tmp_path / OUTPUTS).write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    facts = ScoringFacts(outputs_digest="sha256:x", kept=30, scored=0, seed=1)
+    write_quality(tmp_path, pa.Table.from_pylist([], schema=SCHEMA), facts)
+
+    def both(first: Any, second: str) -> str:
+        return by_length(first, second) if isinstance(first, list) else fair(first, second)
+
+    with judge_server(both) as (url, asked):
+        told = ask_judge(tmp_path, Endpoint(url, "m", "k", most=100))
+    assert (told.asked, told.judged, told.wins, told.stopped) == (20, 20, 1.0, "")
+    assert len(asked) == 40
+    assert told.prompt_digest.split() == sorted([PROMPT_DIGEST, ALONE_DIGEST])
 
 
 @pytest.mark.parametrize(

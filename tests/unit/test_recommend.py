@@ -100,7 +100,7 @@ def test_what_a_pick_rests_on_is_said() -> None:
     assert not measured.rests_on_emulation
     assert measured.reasons == (
         "p95(e2e) < 2 s: 1 s, 50% of the limit left",
-        "quality 'good' meets the need, medium",
+        "quality claimed, not measured: 'good' meets the need, medium",
         "$0.00100 a query",
     )
 

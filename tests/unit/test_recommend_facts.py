@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.candidates import Candidate, StackFacts, facts_of
+from harness.candidates import Candidate, StackFacts, candidate_of, facts_of
+from harness.catalog import load_catalog
 from harness.judgement import CostSummary, EnergySummary, Mark, TelemetrySummary, Verdict
 from harness.recommend import binding, headroom, with_facts
 from tests.unit.recommend_support import candidate, decide, judged
@@ -64,11 +65,55 @@ def test_energy_breaks_a_draw() -> None:
     assert "15 J of the GPUs' energy a request" in found.reasons
 
 
-def test_measured_quality_is_told() -> None:
-    assert (
-        "quality measured: chrf 58.1, accepted 0.97"
-        in decide(known(quality_scores={"chrf": 58.1, "accepted": 0.97})).reasons
+CHRF = "quality(chrf) > 0.45"
+
+
+def scoring(stack: str, chrf: float, **changes: Any) -> Candidate:
+    """A candidate whose answers were measured, and passed by that much."""
+    facts = StackFacts(quality_checks={CHRF: chrf}, **changes.pop("facts", {}))
+    return candidate(stack, facts=facts, margins=((CHRF, chrf / 0.45 - 1),), **changes)
+
+
+def test_measured_quality_is_told_and_a_word_alone_is_called_a_claim() -> None:
+    told = decide(scoring("a", 0.6)).reasons
+    assert "quality measured: quality(chrf) > 0.45: 0.6; claimed: 'good' meets the need, medium" in told
+    assert "quality claimed, not measured: 'good' meets the need, medium" in decide(candidate("a")).reasons
+
+
+def test_the_better_answers_break_a_tie_of_cost() -> None:
+    worse, better, claimed = scoring("a", 0.5), scoring("b", 0.6), candidate("c")
+    found = decide(worse, better, claimed)
+    assert (found.pick, found.runner_up, found.ties) == ("b", "a", ("a", "c"))
+    cheaper = replace(worse, usd_per_query=0.0005)
+    assert decide(cheaper, better).pick == "a", "a difference of cost decides first"
+
+
+def test_better_answers_win_where_the_intervals_of_cost_overlap() -> None:
+    costs = {"usd_per_1000_good": 1.00, "usd_per_1000_good_range": (0.98, 1.04)}
+    more = {"usd_per_1000_good": 1.03, "usd_per_1000_good_range": (1.01, 1.06)}
+    found = decide(scoring("a", 0.5, facts=costs), scoring("b", 0.6, facts=more))
+    assert (found.pick, found.ties) == ("b", ("a",))
+
+
+def test_measured_answers_stand_for_a_word_that_nobody_gave() -> None:
+    unknown = scoring("a", 0.6, quality=None)
+    found = decide(unknown)
+    assert (found.pick, "quality measured: quality(chrf) > 0.45: 0.6" in found.reasons) == ("a", True)
+    assert decide(replace(unknown, facts=StackFacts())).pick is None
+    assert decide(scoring("a", 0.6, quality="limited")).pick is None, "a word below the need is not talked up"
+
+
+def test_who_fails_a_measured_check_of_answers_is_no_pick() -> None:
+    """By the verdict: the cheap stack keeps its latency and answers rubbish."""
+    run = judged("a", Verdict.FAIL)
+    check = run.checks[0].model_copy(
+        update={"text": CHRF, "metric": "chrf", "aggregate": "quality", "comparison": ">", "limit": 0.45, "value": 0.1}
     )
+    latency = run.checks[0].model_copy(update={"verdict": Verdict.PASS})
+    bad = run.model_copy(update={"checks": (latency, check), "reasons": ("quality(chrf) is 0.1",)})
+    found = decide(candidate_of([bad], load_catalog()), candidate("b", usd_per_query=1.0))
+    assert (found.pick, found.dropped) == ("b", {"a": "FAIL: quality(chrf) is 0.1"})
+    assert facts_of(bad).quality_checks == {CHRF: 0.1}
 
 
 def test_what_a_judgement_knows_by_itself() -> None:

@@ -41,7 +41,8 @@ BRIEFS = [*rows("briefs.jsonl"), *rows("briefs-more.jsonl")]
 SUPPORT_REFERENCES = rows("support.references.jsonl")
 SENTENCE_REFERENCES = rows("sentences.references.jsonl")
 RUBRICS = [*rows("briefs.references.jsonl"), *rows("briefs-more.jsonl")]
-SETS = {"support": SUPPORT_REFERENCES, "briefs": RUBRICS, "sentences": [*SENTENCE_REFERENCES, *PAIRS]}
+TRANSLATIONS = [*SENTENCE_REFERENCES, *PAIRS]
+SETS = {"support": SUPPORT_REFERENCES, "briefs": RUBRICS, "sentences": TRANSLATIONS}
 
 
 def says(text: str, phrase: str) -> bool:
@@ -85,34 +86,49 @@ def test_an_id_is_given_once(name: str) -> None:
     ("scenario", "references"),
     [
         ("chatbot", SUPPORT_REFERENCES),
-        ("content", rows("briefs.references.jsonl")),
+        ("content", RUBRICS),
         ("translation", SENTENCE_REFERENCES),
+        ("translation-multilingual", TRANSLATIONS),
     ],
 )
 def test_every_prompt_of_a_default_run_has_its_reference(scenario: str, references: list[Row]) -> None:
     workload = load_catalog().scenario(scenario).workload
     source = prompt_sources(workload, read_workload(workload))(random.Random(1))
-    drawn = {source.next("an answer").prompt_id for _ in range(600)}
-    assert len(drawn) == {"chatbot": 180, "content": 30, "translation": 180}[scenario]
-    assert drawn <= {row["id"] for row in references}
+    drawn = {prompt.prompt_id: prompt.expected for prompt in (source.next("an answer") for _ in range(600))}
+    counts = {"chatbot": 180, "content": 60, "translation": 180, "translation-multilingual": 540}
+    assert len(drawn) == counts[scenario]
+    known = {row["id"]: row for row in references}
+    for prompt_id, expected in drawn.items():
+        row = known[prompt_id if prompt_id in known else prompt_id.rpartition("/")[0]]
+        for name in ("reference", "rubric", "facts", "split"):
+            assert name not in row or name in expected, (prompt_id, name)
 
 
-def test_the_new_files_are_read_as_the_old_ones_are() -> None:
-    catalog = load_catalog()
-    content, translation = catalog.scenario("content").workload, catalog.scenario("translation").workload
-    briefs = read_workload(content.model_copy(update={"data": "briefs-more.jsonl"}))
-    pairs = read_workload(translation.model_copy(update={"data": "sentences-multilingual.jsonl"}))
-    assert len(briefs.entries) == 30
-    assert len(pairs.entries) == 90, "the easy ones"
+@pytest.mark.parametrize("scenario", ["chatbot", "content", "translation", "translation-multilingual"])
+def test_train_and_held_out_share_nothing_and_leave_nothing(scenario: str) -> None:
+    workload = load_catalog().scenario(scenario).workload
+    parts = {}
+    for split in ("all", "train", "held-out"):
+        mine = workload.model_copy(update={"split": split})
+        source = prompt_sources(mine, read_workload(mine))(random.Random(1))
+        prompts = [source.next("an answer") for _ in range(600)]
+        parts[split] = {prompt.prompt_id for prompt in prompts}
+        assert {prompt.expected["split"] for prompt in prompts} == (
+            {"train", "held-out"} if split == "all" else {split}
+        )
+    assert parts["train"] | parts["held-out"] == parts["all"]
+    assert not parts["train"] & parts["held-out"]
+    assert len(parts["held-out"]) >= 0.25 * len(parts["all"])
 
 
 @pytest.mark.parametrize("data", ["briefs-more.jsonl", "sentences-multilingual.jsonl"])
 def test_a_new_file_asks_as_much_of_a_server_as_the_old_one(data: str) -> None:
     """Prompt characters, of which some four make a token: a run on the new items loads a server as one on the old."""
     workload = load_catalog().scenario("content" if data.startswith("brief") else "translation").workload
-    new = workload.model_copy(update={"data": data, "target_languages": ("en",)})
+    old = workload.model_copy(update={"data": workload.data[:1]})
+    new = workload.model_copy(update={"data": (data,), "target_languages": ("en",)})
     means = []
-    for each in (workload, new):
+    for each in (old, new):
         source = prompt_sources(each, read_workload(each))(random.Random(1))
         lengths = [sum(len(message.content) for message in source.next(None).messages) for _ in range(540)]
         means.append(sum(lengths) / len(lengths))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.capacity_record import CapacityRecord
 from harness.judgement import Judgement, LlmJudgeSummary, QualitySummary, ScoreSummary
+from harness.level import level_result
 from reports import quality
 from reports.html import render
 from reports.quality_text import lines
 from tests.factories import judgement
+from tests.unit.test_capacity_page import page, record
 
 SIGNATURE = "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"
 
@@ -81,6 +84,33 @@ def test_quality_against_load_is_drawn_where_a_stack_ran_under_more_than_one() -
     assert 'id="quality"' in page
     assert 'href="#quality"' in page
     assert "<svg" in str(figure.image)
+
+
+def test_quality_against_the_levels_of_a_capacity_search() -> None:
+    """Answers that are cut off as users rise: on time as before, and no longer good."""
+    shares = {20: 0.95, 40: 0.9, 80: 0.4}
+    judged = [
+        measured(
+            users,
+            good_share=share,
+            acceptable_on_time=share,
+            scores=(ScoreSummary(scorer="complete", mean=share, samples=400), ScoreSummary(scorer="chrf", samples=0)),
+        )
+        for users, share in shares.items()
+    ]
+    levels = tuple(level_result(each.load.users, f"level-{each.load.users}", each, 100.0, "e2e") for each in judged)
+    assert [each.quality and each.quality.means for each in levels] == [
+        {"complete": share} for share in shares.values()
+    ]
+    found = record(levels)
+    (figure,) = quality.figures_over_levels(found)
+    assert "mean complete" in {key.text for key in figure.keys}
+    assert "Quality against load: 13b-a100 in chatbot" in page(found)
+    assert CapacityRecord.model_validate_json(found.model_dump_json()) == found
+    assert quality.figures_over_levels(record(levels[:1])) == ()
+    emulated = level_result(20, "level-20", judgement(quality=None), 100.0, "e2e")
+    assert emulated.quality is None
+    assert "Quality against load" not in page(record())
 
 
 def test_one_load_or_another_stack_is_no_course() -> None:
