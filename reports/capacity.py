@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.capacity import load_text
 from harness.capacity_record import Arithmetic, Bar, CapacityRecord, LevelResult, PriceTag, Sizing
+from harness.capacity_spend import spent_text
 from reports import capacity_charts, figures
 from reports.html import render_page, write_page
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
@@ -81,7 +82,7 @@ def build(record: CapacityRecord) -> CapacityPage:
         if confirmation is None or confirmation.verdict is None
         else Chip.of(confirmation.verdict),
         reading=READING,
-        notes=record.notes,
+        notes=tuple(filter(None, (*record.notes, spent_text(record.spent_usd, record.cap_usd)))),
         origin=_origin(record),
     )
 

@@ -28,7 +28,7 @@ from harness.loadgen.roll import Roll
 from harness.records import LoadFacts, Look, ServerFacts, WorkerFacts
 from harness.runlog import RunWriter
 from harness.seal import about_this_host
-from harness.spend import Ledger, preflight_usd
+from harness.spend import CAP_REACHED, Ledger, preflight_usd
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -40,7 +40,6 @@ _CLOCKS_WITHIN_S = 5.0
 """How long the run clock's zero waits for workers whose clock is still being compared with this one."""
 _POLL_S = 0.1
 LOST = "load worker lost"
-CAP_REACHED = "spend cap reached"
 _LEAD_S = 0.5
 """An open loop's zero lies this far ahead of the message that names it, so that no worker hears of it too late."""
 

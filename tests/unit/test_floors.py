@@ -43,6 +43,7 @@ FLOORS: dict[str, int] = {
     "harness.snapshot": 1,
     "harness.telemetry_log": 1,
     "harness.capacity_log": 1,
+    "harness.capacity_spend": 3,
     "harness.dataset": 1,
     "harness.expected": 1,
     "harness.catalog": 1,
