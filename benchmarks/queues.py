@@ -7,12 +7,12 @@ long its answer took, in seconds, in the order of issue. The truth is that of al
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from harness.metrics import FloatArray
-from servers.emulator.engine import Engine, Sequence
+from servers.emulator import engine as emulated
 
 Runs = list[tuple[FloatArray, FloatArray]]
 Model = Callable[..., Runs]
@@ -20,7 +20,13 @@ Model = Callable[..., Runs]
 
 def limit_at(runs: Runs, violating: float) -> float:
     """The limit that this share of all requests violates."""
-    return float(np.quantile(np.concatenate([values for _, values in runs]), 1.0 - violating))
+    return limits_at(runs, [violating])[0]
+
+
+def limits_at(runs: Runs, violating: Sequence[float]) -> list[float]:
+    """:func:`limit_at` of several shares."""
+    values = np.concatenate([values for _, values in runs])
+    return [float(limit) for limit in np.quantile(values, [1.0 - share for share in violating], overwrite_input=True)]
 
 
 def independent(runs: int, requests: int, *, seed: int) -> Runs:
@@ -80,8 +86,12 @@ def closed(
     count = np.zeros(runs, dtype=int)
     while count.min() < requests + settling:
         waiting = (left == 0) & (due <= now[:, None])
-        rank = np.where(waiting, due, np.inf).argsort(axis=1).argsort(axis=1)
-        left = np.where(waiting & (rank < (batch - (left > 0).sum(axis=1))[:, None]), length, left)
+        free = batch - (left > 0).sum(axis=1)
+        some = np.flatnonzero(waiting.any(axis=1) & (free > 0))
+        order = np.where(waiting[some], due[some], np.inf).argsort(axis=1)
+        run, place = np.nonzero(np.arange(users) < np.minimum(free[some], waiting[some].sum(axis=1))[:, None])
+        run, user = some[run], order[run, place]
+        left[run, user] = length[run, user]
         active = left > 0
         idle = ~active.any(axis=1)
         step = (step_s + 0.0007 * active.sum(axis=1)) * np.exp(drift)
@@ -97,11 +107,11 @@ def closed(
         due[run, user] = now[run] + drawn(think_s, len(run))
         length[run, user] = np.ceil(drawn(20, len(run)))
     run, issued, taken = (np.concatenate(column) for column in zip(*ended, strict=True))
+    order = np.lexsort((issued, run))
     found = []
-    for each in range(runs):
-        mine = run == each
-        order = np.argsort(issued[mine], kind="stable")[settling : settling + requests]
-        found.append((issued[mine][order], taken[mine][order]))
+    for start in np.searchsorted(run[order], np.arange(runs)):
+        mine = order[start + settling : start + settling + requests]
+        found.append((issued[mine], taken[mine]))
     return found
 
 
@@ -110,15 +120,18 @@ def engine(runs: int, requests: int, *, seed: int, users: int = 100, think_s: fl
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(runs):
-        one = Engine(lambda decoding, _kv, prompt: 0.04 + 0.002 * decoding + 2e-5 * prompt, 8_000, max_batch=32)
+        one = emulated.Engine(
+            lambda decoding, _kv, prompt: 0.04 + 0.002 * decoding + 2e-5 * prompt, 8_000, max_batch=32
+        )
         due = [(float(at), user) for user, at in enumerate(rng.uniform(0, think_s, users))]
         heapq.heapify(due)
-        now, settling, ended = 0.0, 2 * users, []
+        ended: list[tuple[float, float]] = []
+        now, settling = 0.0, 2 * users
         while len(ended) < requests + settling:
             while due and due[0][0] <= now:
                 at, _user = heapq.heappop(due)
                 length = max(1, round(float(rng.lognormal(np.log(tokens) - 0.125, 0.5))))
-                one.submit(Sequence(60, length, 60 + 4 * tokens, at))
+                one.submit(emulated.Sequence(60, length, 60 + 4 * tokens, at))
             end = one.begin(now)
             if end is None:
                 now = due[0][0]

@@ -234,6 +234,9 @@ class CapacityRecord(Record):
     sentence: str = ""
     ended: str = ""
     """Why no further level was tried."""
+    spent_usd: float | None = None
+    """On tokens, by every run of the search; None where nothing is paid by the token."""
+    cap_usd: float | None = None
     prices: tuple[PriceTag, ...] = ()
     sizing: Sizing | None = None
     confirmation: Confirmation | None = None

@@ -28,6 +28,7 @@ from harness.capacity_record import (
     LoadKind,
     SearchSettings,
 )
+from harness.capacity_spend import CAPPED, capped_text, spent_usd
 from harness.catalog import Catalog
 from harness.cell import Cell
 from harness.daily_profile import DailyProfile
@@ -41,6 +42,7 @@ from harness.run import CellProgress, OnChange, run_cells
 from harness.runlog import JUDGEMENT, RunReader
 from harness.seal import about_this_host
 from harness.spec import Scenario
+from harness.spend import CAP_REACHED
 
 CONFIDENCE = 0.95
 """Of the whole search."""
@@ -166,14 +168,19 @@ def run_search(
     ``record`` is a new one, or one read back: its levels are not run again.
     """
     judgements = {level.load: read_judgement(search.directory / level.run_dir) for level in record.levels}
-    left_usd = search.options.max_cost_usd
-    record = record.model_copy(update={"ended": ""})
+    record = record.model_copy(update={"ended": "", "cap_usd": search.options.max_cost_usd})
     try:
-        while (load := next_load(search.settings, _tested(record))) is not None:
+        while not record.ended and (load := next_load(search.settings, _tested(record))) is not None:
+            left_usd = _left_usd(search)
+            if left_usd is not None and left_usd <= 0:
+                record = record.model_copy(update={"ended": _capped(search, load)})
+                break
             on_start(len(record.levels) + 1, load)
-            ran = _run_level(search, len(record.levels), load, left_usd, on_change)
-            if ran.judgement is None or ran.interrupted:
-                record = record.model_copy(update={"ended": ran.ended})
+            ran = _run_level(search, len(record.levels), load, on_change)
+            record = record.model_copy(update={"ended": ran.ended, "spent_usd": _spent_usd(search)})
+            if ran.judgement is None or ran.ended == "interrupted":
+                break
+            if ran.capped and ran.judgement.verdict not in (Verdict.PASS, Verdict.FAIL):
                 break
             judgements[load] = ran.judgement
             found = level_result(load, ran.run_dir.name, ran.judgement, ran.run_time_s, record.metric)
@@ -181,13 +188,6 @@ def run_search(
             record = _concluded(record, found, judgements)
             write_capacity(search.directory, record)
             on_level(record)
-            left_usd = _left_usd(left_usd, ran)
-            if ran.refused:
-                record = record.model_copy(update={"ended": "the stack's memory cannot admit one request"})
-                break
-            if left_usd is not None and left_usd <= 0:
-                record = record.model_copy(update={"ended": "the cap of --max-cost is spent"})
-                break
     except KeyboardInterrupt:
         record = record.model_copy(update={"ended": "interrupted"})
     if not record.ended:
@@ -200,6 +200,8 @@ def exit_code(record: CapacityRecord) -> ExitCode:
     """PASS only for a search that ran to its end and found a level that passes."""
     if record.ended == "interrupted":
         return ExitCode.INCONCLUSIVE if record.levels else ExitCode.INTERRUPTED
+    if record.ended.startswith(CAPPED):
+        return ExitCode.INCONCLUSIVE
     if record.ended.startswith(_FAILED):
         return ExitCode.INCONCLUSIVE if record.levels else ExitCode.SERVER
     return record.verdict.exit_code
@@ -243,29 +245,27 @@ class _Ran:
     run_time_s: float
     judgement: Judgement | None
     ended: str = ""
-    interrupted: bool = False
-    refused: bool = False
-    paid_usd: float | None = None
+    """Why no further level can be tried; empty: one can."""
+    capped: bool = False
 
 
-def _run_level(search: Search, place: int, load: float, left_usd: float | None, on_change: OnChange) -> _Ran:
+def _run_level(search: Search, place: int, load: float, on_change: OnChange) -> _Ran:
     """Run a level; one that is INVALID is run once more, because a machine may be disturbed once."""
-    first = _run_once(search, place, load, left_usd, on_change)
-    if first.interrupted or first.judgement is None or first.judgement.verdict is not Verdict.INVALID:
+    first = _run_once(search, place, load, on_change)
+    if first.ended or first.judgement is None or first.judgement.verdict is not Verdict.INVALID:
         return first
-    left_usd = _left_usd(left_usd, first)
+    left_usd = _left_usd(search)
     if left_usd is not None and left_usd <= 0:
-        return first
-    second = _run_once(search, place, load, left_usd, on_change)
-    return replace(second, paid_usd=(first.paid_usd or 0.0) + (second.paid_usd or 0.0))
+        return replace(first, ended=_capped(search, load), capped=True)
+    return _run_once(search, place, load, on_change)
 
 
-def _run_once(search: Search, place: int, load: float, left_usd: float | None, on_change: OnChange) -> _Ran:
+def _run_once(search: Search, place: int, load: float, on_change: OnChange) -> _Ran:
     name = f"level-{place + 1:02}-{load:g}-{search.settings.kind}"
     kept = search.directory / name
     if _is_sealed(kept):  # judged, and the harness was killed before it could say so
         judgement = read_judgement(kept)
-        if judgement.ended_by not in _CUT_SHORT and judgement.verdict is not Verdict.INVALID:
+        if judgement.ended_by not in (*_CUT_SHORT, CAP_REACHED) and judgement.verdict is not Verdict.INVALID:
             cell = level_cell(search, load, kept)
             return _Ran(kept, cell.timing.run_time_s, judgement)
     directory, again = kept, 1
@@ -273,26 +273,45 @@ def _run_once(search: Search, place: int, load: float, left_usd: float | None, o
         again += 1
         directory = kept.with_name(f"{name}-again-{again}")
     cell = level_cell(search, load, directory)
-    if left_usd is not None:
-        cell = cell.model_copy(update={"max_cost_usd": left_usd if cell.tariff is not None else None})
+    if cell.tariff is not None:
+        cell = cell.model_copy(update={"max_cost_usd": _left_usd(search)})
     [progress] = run_cells([cell], on_change)
-    return _ran(cell, progress, refused=bool(cell.refusal))
+    return _ran(search, cell, load, progress)
 
 
 _OF_ONE_LEVEL = ("STOPPED AT FAIL", "STOPPED WHEN DECIDED", "ABORTED", "CUT OFF")
 _CUT_SHORT = ("interrupted", "stopped")
 
 
-def _ran(cell: Cell, progress: CellProgress, *, refused: bool) -> _Ran:
+def _ran(search: Search, cell: Cell, load: float, progress: CellProgress) -> _Ran:
     judgement = progress.judgement
-    ran = _Ran(cell.run_dir, cell.timing.run_time_s, judgement, refused=refused)
+    ran = _Ran(cell.run_dir, cell.timing.run_time_s, judgement)
     if judgement is None:
         if progress.exit_code in (None, ExitCode.INTERRUPTED):
-            return replace(ran, ended="interrupted", interrupted=True)
+            return replace(ran, ended="interrupted")
         return replace(ran, ended=f"{_FAILED}{progress.error}")
     if judgement.ended_by in _CUT_SHORT:
-        return replace(ran, ended="interrupted", interrupted=True)
-    return replace(ran, paid_usd=judgement.cost.spent_usd if judgement.cost is not None else None)
+        return replace(ran, ended="interrupted")
+    if judgement.ended_by == CAP_REACHED:
+        return replace(ran, ended=_capped(search, load), capped=True)
+    if cell.refusal:
+        return replace(ran, ended="the stack's memory cannot admit one request")
+    return ran
+
+
+def _spent_usd(search: Search) -> float | None:
+    """By all sittings of the search so far; None where nothing is paid by the token."""
+    return None if search.options.max_cost_usd is None else spent_usd(search.directory)
+
+
+def _left_usd(search: Search) -> float | None:
+    cap_usd, paid_usd = search.options.max_cost_usd, _spent_usd(search)
+    return None if cap_usd is None or paid_usd is None else cap_usd - paid_usd
+
+
+def _capped(search: Search, load: float) -> str:
+    assert search.options.max_cost_usd is not None
+    return capped_text(search.options.max_cost_usd, load_text(search.settings.kind, load))
 
 
 def level_cell(search: Search, load: float, directory: Path) -> Cell:
@@ -319,10 +338,6 @@ def _is_sealed(directory: Path) -> bool:
         return RunReader(directory).manifest.sealed
     except HarnessError:
         return False
-
-
-def _left_usd(left_usd: float | None, ran: _Ran) -> float | None:
-    return None if left_usd is None else left_usd - (ran.paid_usd or 0.0)
 
 
 # What the levels say ------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ from harness.workload import prompt_sources
 
 DEFAULT_CAP_USD = 5.0
 """Of a command that names none: enough for a short run, and nobody's ruin."""
+CAP_REACHED = "spend cap reached"
+"""Why a load ended that could not send its next request: ``LoadFacts.ended_by``."""
 MESSAGE_TOKENS = 8
 """More than any chat format adds to a message (OpenAI's: 3 or 4), or to a request."""
 BYTES_PER_TOKEN = 4

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from harness.capacity import load_text
 from harness.capacity_record import CapacityRecord, LevelResult
+from harness.capacity_spend import spent_text
 from reports import figures
 from reports.parts import badges
 from reports.terminal import STYLES
@@ -43,6 +44,7 @@ def summary(record: CapacityRecord) -> list[str]:
     marks = "".join(f" [{mark}]" for mark in badges(record.marks))
     lines = [f"{record.verdict.value}  {record.scenario} / {record.stack}{marks}: {record.sentence}"]
     lines.append(f"the search ended because {record.ended}" if record.ended else "")
+    lines.append(spent_text(record.spent_usd, record.cap_usd))
     sizing = record.sizing
     if sizing is not None:
         plan = sizing.replicas

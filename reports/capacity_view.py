@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.capacity import load_text
 from harness.capacity_record import Arithmetic, Bar, CapacityRecord, LevelResult, PriceTag, Sizing
+from harness.capacity_spend import spent_text
 from reports import capacity_charts, figures, quality
 from reports.parts import Chip, Column, Fact, Figure, Item, Key, Table, badges
 
@@ -69,7 +70,7 @@ def build(record: CapacityRecord, anchor: str = "search") -> CapacityPage:
         sentence=_capital(record.sentence),
         facts=_facts(record),
         levels=_levels(record),
-        charts=_charts(record, anchor),
+        charts=(*_charts(record, anchor), *quality.figures_over_levels(record, anchor)),
         sizing_lead="" if sizing is None else _sizing_lead(record, sizing),
         sizing=None if sizing is None or not sizing.figures else _figures_table(sizing.figures),
         sizing_notes=() if sizing is None else sizing.notes,
@@ -84,7 +85,7 @@ def build(record: CapacityRecord, anchor: str = "search") -> CapacityPage:
         if confirmation is None or confirmation.verdict is None
         else Chip.of(confirmation.verdict),
         reading=READING,
-        notes=record.notes,
+        notes=tuple(filter(None, (*record.notes, spent_text(record.spent_usd, record.cap_usd)))),
         origin=_origin(record),
     )
 

@@ -113,8 +113,8 @@ def figures_over_load(judgements: Sequence[Judgement]) -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def figures_over_levels(record: CapacityRecord) -> tuple[Figure, ...]:
-    """One chart of a capacity search whose levels were scored."""
+def figures_over_levels(record: CapacityRecord, anchor: str) -> tuple[Figure, ...]:
+    """One chart of a capacity search whose levels were scored; ``anchor`` makes its key one of its page."""
     points = [
         Point(level.load, level.quality.good_share, level.quality.acceptable_on_time, level.quality.means)
         for level in record.levels
@@ -123,7 +123,7 @@ def figures_over_levels(record: CapacityRecord) -> tuple[Figure, ...]:
     if len({point.load for point in points}) < 2:
         return ()
     where = f"{record.stack} in {record.scenario}"
-    return (_figure("quality-load", where, points, open_loop=record.settings.kind != "users"),)
+    return (_figure(f"{anchor}--quality", where, points, open_loop=record.settings.kind != "users"),)
 
 
 def _point(judgement: Judgement) -> Point | None:

@@ -21,16 +21,17 @@ CERTS = Path(__file__).parent / "contract" / "certs"
 
 
 class Bucket:
-    """So much a minute, all of it there at the start, refilled evenly."""
+    """So much a minute, refilled evenly; it holds that of ``burst_s`` seconds, and is full at the start."""
 
-    def __init__(self, per_min: int) -> None:
+    def __init__(self, per_min: int, burst_s: float) -> None:
         self.per_min = per_min
-        self._left, self._at = float(per_min), time.monotonic()
+        self._most = per_min * burst_s / 60
+        self._left, self._at = self._most, time.monotonic()
 
     @property
     def left(self) -> float:
         now = time.monotonic()
-        self._left = min(self.per_min, self._left + (now - self._at) * self.per_min / 60)
+        self._left = min(self._most, self._left + (now - self._at) * self.per_min / 60)
         self._at = now
         return self._left
 
@@ -46,8 +47,8 @@ class Bucket:
 class Api:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.requests = Bucket(options.rpm)
-        self.tokens = Bucket(options.tpm)
+        self.requests = Bucket(options.rpm, options.burst_s)
+        self.tokens = Bucket(options.tpm, options.burst_s)
         self.served = 0
         self.books = {"billed": 0, "prompt_tokens": 0, "completion_tokens": 0, "refused": 0, "seen": 0}
 
@@ -206,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--key", default="sk-right-key-0123456789")
     made.add_argument("--rpm", type=int, default=1_000_000)
     made.add_argument("--tpm", type=int, default=1_000_000_000)
+    made.add_argument("--burst-s", type=float, default=60.0, help="seconds of a limit that may be used at once")
     made.add_argument("--retry-after", type=float, default=0.0, help="say this instead of the true wait")
     made.add_argument("--ttft-s", type=float, default=0.02)
     made.add_argument("--itl-s", type=float, default=0.001)

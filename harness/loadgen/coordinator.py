@@ -29,7 +29,7 @@ from harness.loadgen.roll import Roll
 from harness.records import Decision, LoadFacts, Look, ServerFacts, WorkerFacts
 from harness.runlog import RunWriter
 from harness.seal import about_this_host
-from harness.spend import Ledger, preflight_usd
+from harness.spend import CAP_REACHED, Ledger, preflight_usd
 from harness.watch.channel import LoadNews, LookAsked
 from harness.watch.process import Watching
 
@@ -48,7 +48,6 @@ _ANSWER_S = 20.0
 """How long the answer to a look is waited for, while the load goes on."""
 _ENDED_BY: dict[Decision, str] = {"fail": "fail decided", "pass": "decided", "at limit": "decided"}
 LOST = "load worker lost"
-CAP_REACHED = "spend cap reached"
 _LEAD_S = 0.5
 """An open loop's zero lies this far ahead of the message that names it, so that no worker hears of it too late."""
 

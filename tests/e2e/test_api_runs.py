@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pty
 import re
 import subprocess
-import sys
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from harness.catalog import load_catalog
 from harness.errors import ExitCode
 from harness.judgement import Mark
 from harness.matrix import Options, build_cells
+from tests.e2e.paid_api import CACHED_USD, INPUT_USD, KEY, OUTPUT_USD, api
 from tests.e2e.processes import (
     ATTEMPTS,
     HARNESS,
@@ -39,7 +36,6 @@ from tests.e2e.processes import (
     play_selected,
     run,
     samples_of,
-    server_started,
     started,
 )
 from tests.openai_like import MODEL
@@ -47,51 +43,8 @@ from tests.openai_like import MODEL
 pytestmark = pytest.mark.slow
 
 LOST = "load worker lost"
-KEY = "sk-right-key-0123456789"
 WRONG = "sk-wrong-key-9876543210"
-INPUT_USD, OUTPUT_USD, CACHED_USD = 30.0, 60.0, 15.0
-STACK = """
-kind: stack
-name: like-api
-title: A server that behaves like an API
-engine: openai
-price:
-  kind: tokens
-  usd_per_million_input: {input}
-  usd_per_million_output: {output}
-  usd_per_million_cached_input: {cached}
-  source: {{text: made up}}
-launch: {{url: "{url}", served_model: {model}, api_key_env: LIKE_KEY}}
-"""
 LOAD = ("--users", "4", "--think-time", "0.2", "--output-tokens", "100", "--run-time", "12")
-
-
-class Api:
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.catalog = folder / "like-api.yaml"
-        about = {"input": INPUT_USD, "output": OUTPUT_USD, "cached": CACHED_USD, "url": url, "model": MODEL}
-        self.catalog.write_text(STACK.format(**about), encoding="utf-8")
-
-    def books(self) -> dict[str, int]:
-        with urllib.request.urlopen(f"{self.url}/books", timeout=10) as answer:
-            return json.load(answer)  # type: ignore[no-any-return]
-
-    def billed_usd(self) -> float:
-        """At the full price of every prompt token: what is cached is never dearer."""
-        books = self.books()
-        return (books["prompt_tokens"] * INPUT_USD + books["completion_tokens"] * OUTPUT_USD) / 1e6
-
-    def command(self, *options: str | Path) -> tuple[str | Path, ...]:
-        return ("run", "content", "--catalog", self.catalog, "--stack", "like-api", "--real", *options)
-
-
-@contextmanager
-def api(folder: Path, *options: str) -> Iterator[Api]:
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.openai_like", *options]
-    with server_started(command, folder / "api") as url:
-        yield Api(url, folder)
 
 
 @dataclass
