@@ -16,10 +16,11 @@ from harness.run import CellProgress
 def test_ctrl_c_in_the_first_moment_of_a_cell(tmp_path: Path) -> None:
     catalog = load_catalog()
     stack = catalog.stack("vllm-7b-int8-a100")
+    connection = Connection(protocol=stack.protocol)
+    profile, overrides = catalog.profile("quick"), Overrides(users=1)
     cell = build_cell(
-        catalog, catalog.scenario("chatbot"), stack, catalog.profile("quick"), Overrides(users=1), Connection(protocol=stack.protocol),
-        run_dir=tmp_path / "run",
-    )  # fmt: skip
+        catalog, catalog.scenario("chatbot"), stack, profile, overrides, connection, run_dir=tmp_path / "run"
+    )
     states = []
 
     def ctrl_c(progress: CellProgress) -> None:
