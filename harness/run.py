@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -203,12 +201,7 @@ class _CellProcess:
     def interrupt(self) -> None:
         """End it in order. Only Locust itself gets the signal: its server must outlive the drain."""
         self._interrupted = True
-        pid = self._progress.event.get("pid")
-        if pid is None or self._ended:
-            self._process.stop()
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGINT)
+        self._process.interrupt()
 
     def stop(self) -> None:
         self._process.stop()

@@ -36,6 +36,7 @@ LEFTOVER_GRACE_S = 0.2
 KILL_TIMEOUT_S = 5.0
 LOOK_S = 0.2
 CANNOT_RUN = 127
+HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP = b"s"
 INTERRUPT = b"i"
 
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     told: list[int] = []
     # Handlers, not SIG_IGN, which the server would inherit through exec.
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+    for number in HANDLED:
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
 
@@ -85,12 +86,16 @@ def main(arguments: list[str]) -> int:
 
 def _start(command: list[str], libc: ctypes.CDLL) -> int:
     guard = os.getpid()
+    # Held back over the fork: the guard's handlers, still the child's, would swallow a signal this early.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return child
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in HANDLED:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:
         if os.getppid() == guard:  # it may have died between fork and prctl

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,18 @@ def test_interrupt_reaches_the_server_only(tmp_path: Path, mark: Mark) -> None:
     assert process.poll() == 5
     assert not process.died
     process.interrupt()
+
+
+@pytest.mark.parametrize("order", [ServerProcess.interrupt, ServerProcess.tell_to_end, ServerProcess.stop])
+def test_an_order_before_the_server_runs_is_not_lost(
+    tmp_path: Path, mark: Mark, order: Callable[[ServerProcess], object]
+) -> None:
+    """The guard reads it right after the fork; several times, since a lost one needs the child to be late."""
+    for _ in range(5):
+        process = start(tmp_path, SLEEPER, mark)
+        order(process)
+        until(lambda process=process: process.poll() is not None)
+        assert process.poll() != -signal.SIGKILL
 
 
 @pytest.mark.parametrize("text", [SLEEPER, STUBBORN, FAMILY], ids=["plain", "stubborn", "family"])
