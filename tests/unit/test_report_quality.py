@@ -103,11 +103,11 @@ def test_quality_against_the_levels_of_a_capacity_search() -> None:
         {"complete": share} for share in shares.values()
     ]
     found = record(levels)
-    (figure,) = quality.figures_over_levels(found)
+    (figure,) = quality.figures_over_levels(found, "a")
     assert "mean complete" in {key.text for key in figure.keys}
     assert "Quality against load: 13b-a100 in chatbot" in page(found)
     assert CapacityRecord.model_validate_json(found.model_dump_json()) == found
-    assert quality.figures_over_levels(record(levels[:1])) == ()
+    assert quality.figures_over_levels(record(levels[:1]), "a") == ()
     emulated = level_result(20, "level-20", judgement(quality=None), 100.0, "e2e")
     assert emulated.quality is None
     assert "Quality against load" not in page(record())
