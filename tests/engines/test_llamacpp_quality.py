@@ -11,9 +11,15 @@ from harness.catalog import ROOT as CATALOG
 from harness.judgement import Mark, Verdict
 from servers.environments import ENVIRONMENTS, make
 from tests.e2e.processes import HARNESS, Started, judgement_of
-from tests.engines.standing import say
+from tests.engines.scored_quality import assert_translates_as_smollm2_does
+from tests.engines.standing import say, standing
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
+
+
+def test_its_translations_are_scored_and_those_of_a_small_model(tmp_path: Path) -> None:
+    with standing("llamacpp-smollm2", tmp_path) as server:
+        assert_translates_as_smollm2_does(server, tmp_path / "run")
 
 
 def test_smollm2_fails_translation_quality_and_the_report_says_so(tmp_path: Path) -> None:

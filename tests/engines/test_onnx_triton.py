@@ -15,6 +15,7 @@ from harness.runlog import SAMPLES
 from servers import RunningServer
 from tests.e2e.processes import assert_no_trace, assert_nothing_left, harness, judgement_of, manifest_of
 from tests.engines.onnx_support import GRPC, HTTP, ask, batches, stack_with
+from tests.engines.scored_quality import assert_translates_as_smollm2_does
 from tests.engines.triton_support import launch
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -96,6 +97,10 @@ def test_what_does_not_fit_is_refused_and_the_rest_is_answered(server: RunningSe
     assert fits["outcome"] == "ok"
     (empty,) = ask(server, GRPC, [" "], 8)
     assert "text_input is empty" in empty["error"]
+
+
+def test_its_translations_are_scored_and_those_of_a_small_model(server: RunningServer, tmp_path: Path) -> None:
+    assert_translates_as_smollm2_does(server, tmp_path, HTTP)
 
 
 def test_a_whole_run(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from servers import RunningServer
 from servers.environments import home
+from tests.engines.scored_quality import assert_translates_as_smollm2_does
 from tests.engines.sender import send
 from tests.engines.standing import (
     REQUESTS,
@@ -52,6 +53,10 @@ def test_a_second_clock_on_the_same_requests(server: RunningServer) -> None:
     assert all(each.tokens > 0 for each in sent)
     agree("transformers TTFT", [each.ttft_s for each in sent], [each.first_token_s - each.began_s for each in passed])
     agree("transformers E2E", [each.e2e_s for each in sent], [each.end_s - each.began_s for each in passed])
+
+
+def test_its_translations_are_scored_and_those_of_a_small_model(server: RunningServer, tmp_path: Path) -> None:
+    assert_translates_as_smollm2_does(server, tmp_path)
 
 
 def test_weights_that_are_none(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from servers import RunningServer
+from tests.engines.scored_quality import assert_translates_as_smollm2_does
 from tests.engines.sender import send
 from tests.engines.standing import (
     REQUESTS,
@@ -65,6 +66,10 @@ def test_its_own_account_of_the_same_requests(server: RunningServer) -> None:
         count = after[f"{name}_count"] - before[f"{name}_count"]
         assert count == len(sent) == REQUESTS
         agree(kind, ours, [(after[f"{name}_sum"] - before[f"{name}_sum"]) / count])
+
+
+def test_its_translations_are_scored_and_those_of_a_small_model(server: RunningServer, tmp_path: Path) -> None:
+    assert_translates_as_smollm2_does(server, tmp_path)
 
 
 def test_weights_that_are_none(tmp_path: Path) -> None:
