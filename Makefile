@@ -73,15 +73,28 @@ test: setup-dev engine-llamacpp ## everything that is checked before a change la
 	@$(MAKE) lint
 	@$(MAKE) test-fast
 
+# Files go to as many processes; more than CI's two cores would starve the clients of the runs among them.
+TEST_PROCESSES ?= 2
+EVERYDAY := not engines and not system and not slow and not browser
+# Files in their order: the end-to-end ones, which take longest, come before the many small ones.
+SIDE_BY_SIDE = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+# Two times pytest over the tests marked $(1). With arguments of the caller's, either part may have nothing to run.
+define pytest_in_two
+	$(SAY) 'pytest -m "$(1) and not alone", $(TEST_PROCESSES) files at a time'
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m '$(1) and not alone' $(PYTEST_ARGS)$(NOTHING_IS_FINE)
+	$(SAY) 'pytest -m "$(1) and alone"'
+	@$(BIN)/python -m pytest -m '$(1) and alone' $(PYTEST_ARGS)$(NOTHING_IS_FINE)
+endef
+NOTHING_IS_FINE = $(if $(PYTEST_ARGS), || test $$? = 5)
+
 .PHONY: test-fast
 test-fast: setup-dev ## the tests alone
-	$(SAY) 'pytest'
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(call pytest_in_two,$(EVERYDAY))
 
 .PHONY: test-slow
 test-slow: setup-dev ## whole runs that take minutes: nights, searches, comparisons, paid APIs, telemetry, 1,500 users
-	$(SAY) 'pytest -m slow'
-	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(call pytest_in_two,slow)
 
 .PHONY: test-engines
 test-engines: setup-dev engine-llamacpp ## against real engines, each in an environment that the tests make (some 5 GB)

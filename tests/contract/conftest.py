@@ -1,4 +1,4 @@
-"""Tests of gRPC run together in one process that gevent has patched, and are reported here one by one."""
+"""A file's tests of gRPC run together in one process that gevent has patched, and are reported here one by one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from gevent.monkey import is_module_patched
 from tests.contract.grpc_transcripts import PROTOCOL
 
 ROOT = Path(__file__).parents[2]
-_RESULTS: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
+Results = dict[str, tuple[str, str]]
+_RESULTS: pytest.StashKey[dict[Path, Results]] = pytest.StashKey()
+"""By file: files may be spread over processes, and each has what it needs."""
 
 
 def needs_patches(item: pytest.Item) -> bool:
@@ -28,7 +30,7 @@ def needs_patches(item: pytest.Item) -> bool:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if is_module_patched("threading") or not needs_patches(pyfuncitem):
         return None
-    outcome, text = _results(pyfuncitem.session).get(pyfuncitem.nodeid, ("failed", "it never ran"))
+    outcome, text = _results(pyfuncitem).get(pyfuncitem.nodeid, ("failed", "it never ran"))
     if outcome == "skipped":
         pytest.skip(text)
     if outcome != "passed":
@@ -36,13 +38,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def _results(session: pytest.Session) -> dict[str, tuple[str, str]]:
-    if _RESULTS not in session.stash:
-        session.stash[_RESULTS] = _run([item.nodeid for item in session.items if needs_patches(item)])
-    return session.stash[_RESULTS]
+def _results(asked: pytest.Item) -> Results:
+    by_file = asked.session.stash.setdefault(_RESULTS, {})
+    if asked.path not in by_file:
+        items = [item for item in asked.session.items if item.path == asked.path and needs_patches(item)]
+        by_file[asked.path] = _run([item.nodeid for item in items])
+    return by_file[asked.path]
 
 
-def _run(names: list[str]) -> dict[str, tuple[str, str]]:
+def _run(names: list[str]) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
         done = subprocess.run(
@@ -51,5 +55,5 @@ def _run(names: list[str]) -> dict[str, tuple[str, str]]:
         )  # fmt: skip
         if not file.is_file():
             pytest.fail(f"the patched process ended with {done.returncode}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
-        found: dict[str, tuple[str, str]] = json.loads(file.read_text(encoding="utf-8"))
+        found: Results = json.loads(file.read_text(encoding="utf-8"))
     return found

@@ -32,8 +32,8 @@ HARNESS = (sys.executable, "-m", "harness.cli")
 LOCUST = (sys.executable, "-m", "locust")
 LONGEST_S = 90.0
 """No command of these tests takes longer, whatever else the machine does."""
-SIDE_BY_SIDE = 3
-"""Independent runs at a time; they wait more than they compute."""
+SIDE_BY_SIDE = 2 if "PYTEST_XDIST_WORKER" in os.environ else 3
+"""Independent runs at a time, which wait more than they compute; fewer beside the tests of another process."""
 
 ATTEMPTS = 3
 STARVED = (
@@ -148,7 +148,7 @@ def server_started(command: Sequence[str | Path], folder: Path) -> Iterator[str]
         yield f"http://127.0.0.1:{json.loads(line)['port']}"
 
 
-def run(command: Sequence[str | Path], variables: Mapping[str, str] | None = None, **options: Any) -> Ended:
+def run(command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> Ended:
     """Run a command to its end."""
     done = subprocess.run(
         [str(word) for word in command],
@@ -159,7 +159,6 @@ def run(command: Sequence[str | Path], variables: Mapping[str, str] | None = Non
         text=True,
         timeout=LONGEST_S,
         check=False,
-        **options,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 

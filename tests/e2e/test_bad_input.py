@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
+import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from harness import cli
 from harness.errors import ExitCode
 from harness.judgement import Verdict
 from harness.runlog import MANIFEST
@@ -32,6 +33,22 @@ from tests.e2e.processes import (
 STACK = "vllm-7b-int8-a100"
 NOBODY = "http://127.0.0.1:9"
 SECRET = "sk-planted-7f3a9c51e2"
+
+
+class InProcess(Protocol):
+    def __call__(self, *arguments: str | Path) -> Ended: ...
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> InProcess:
+    """The command line in this process: what it refuses, it refuses before it starts anything."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def play(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        return Ended(cli.main(), *capsys.readouterr())
+
+    return play
 
 
 def refused(ended: Ended, code: int, *words: str) -> None:
@@ -72,12 +89,17 @@ def refused(ended: Ended, code: int, *words: str) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_usage(arguments: tuple[str, ...], words: str) -> None:
-    ended = harness(*arguments)
+def test_usage(arguments: tuple[str, ...], words: str, in_process: InProcess) -> None:
+    ended = in_process(*arguments)
     refused(ended, ExitCode.USAGE, words)
     assert len(ended.err.strip().splitlines()) == 1
     assert ended.err.startswith("harness: ")
     assert "abc123" not in ended.err
+
+
+@pytest.mark.parametrize("arguments", [("run", "chatbto"), ("judge", "/nowhere"), ("validate", "/nowhere.yaml")])
+def test_a_process_says_and_exits_the_same(arguments: tuple[str, ...], in_process: InProcess) -> None:
+    assert harness(*arguments) == in_process(*arguments)
 
 
 def test_several_mistakes_of_a_file_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -94,19 +116,19 @@ def test_several_mistakes_of_a_file_are_told_at_once_with_their_lines(tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["kind: stack\nname: [oops\n", "kind: stack\n\tname: x\n", "- 1\n", "kind: cluster\n"])
-def test_malformed_yaml(text: str, tmp_path: Path) -> None:
+def test_malformed_yaml(text: str, tmp_path: Path, in_process: InProcess) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    for ended in (harness("validate", path), harness("plan", "--catalog", path)):
+    for ended in (in_process("validate", path), in_process("plan", "--catalog", path)):
         refused(ended, ExitCode.USAGE, f"{path}:")
 
 
 @pytest.mark.parametrize("check", ["p200(e2e) < 2 s", "p95(e2e) < -2 s", "p95(e2e) > 2 s", "error_rate < 200 %"])
-def test_an_impossible_sla(check: str, tmp_path: Path) -> None:
+def test_an_impossible_sla(check: str, tmp_path: Path, in_process: InProcess) -> None:
     text = (ROOT / "harness/catalog/scenarios/chatbot.yaml").read_text().replace("p95(e2e) < 2 s", check)
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    refused(harness("validate", path), ExitCode.USAGE, f"{path}:", check)
+    refused(in_process("validate", path), ExitCode.USAGE, f"{path}:", check)
 
 
 def test_an_unreachable_host(tmp_path: Path) -> None:
@@ -179,19 +201,14 @@ def test_a_directory_that_holds_a_run_is_refused_untouched(attached: tuple[Ended
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
 
 
-def limited(size: int) -> Callable[[], None]:
-    """No file grows beyond a size: what a full disk does to a writer, without root."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return limit
+NO_LARGE_FILE = ("bash", "-c", 'ulimit -f 146 && exec "$@"', "bash")
+"""No file grows beyond 146 KiB: what a full disk does to a writer, without root."""
 
 
 def test_a_full_disk_keeps_what_was_recorded(quick_server: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     own = ("--users", "10", "--think-time", "0", "--run-time", "30", "--run-dir", run_dir)
-    ended = run([*HARNESS, "run", "chatbot", "--attach", quick_server, *own], preexec_fn=limited(150_000))
+    ended = run([*NO_LARGE_FILE, *HARNESS, "run", "chatbot", "--attach", quick_server, *own])
     assert_no_trace(ended.out, ended.err)
     assert ended.code in (ExitCode.USAGE, ExitCode.LOAD, ExitCode.INVALID)
     assert "cannot write" in ended.err + ended.out + (run_dir / "load.log").read_text(errors="replace")

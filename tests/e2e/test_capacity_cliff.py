@@ -99,6 +99,7 @@ def unstarved_search(command: list[str], folder: Path) -> tuple[Ended, CapacityR
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1500)
 def test_a_known_cliff_is_found_and_the_search_survives_ctrl_c(catalog: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "search"

@@ -41,6 +41,7 @@ from tests.e2e.processes import (
     unstarved,
 )
 
+pytestmark = pytest.mark.alone
 STACK, OTHER_STACK = "vllm-13b-h100", "vllm-13b-int8-2xa100"
 USERS = ("--think-time", "0.5", "--output-tokens", "10")
 RUN_S = 4.0

@@ -33,6 +33,7 @@ def at(differences: tuple[Difference, ...], metric: str) -> Difference:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_a_slow_arm_is_worse_and_the_same_again_is_not(tmp_path: Path) -> None:
     """13 billion fp16 weights take 3.7 times as long to read as 7 billion in INT8; 20% counts here, not 5%, for the
@@ -54,6 +55,7 @@ def test_a_slow_arm_is_worse_and_the_same_again_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_users_who_are_far_away_wait_for_every_byte_to_go_and_come(tmp_path: Path) -> None:
     """One launch each is no claim about a stack, but 150 ms each way are in every request."""
     found = compared(tmp_path, FAST, FAR, "--launches", "1", code=0)

@@ -20,10 +20,20 @@ from harness.catalog import load_catalog
 from harness.roofline import latency_floor_s
 from tests.e2e.emulator_process import CHAT, PATIENCE_S, ROOT, Server, chat_body, events, serving, stack_file, until
 
+FIXED = ("--fixed", "ttft_s=0.02,itl_s=0.005")
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For whoever needs no server that has answered nobody else."""
+    with serving(tmp_path_factory.mktemp("fixed"), *FIXED) as server:
+        yield server
+
 
 @pytest.fixture
-def fixed(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, "--fixed", "ttft_s=0.02,itl_s=0.005") as server:
+def fresh(tmp_path: Path) -> Iterator[Server]:
+    """One of its own, whose log, counters and end are the test's."""
+    with serving(tmp_path, *FIXED) as server:
         yield server
 
 
@@ -44,11 +54,11 @@ def test_a_chat_stream(fixed: Server) -> None:
     assert len({event["id"] for event in (role, *contents, finish, usage)}) == 1
 
 
-def test_the_truth_log_matches_what_was_sent(fixed: Server) -> None:
+def test_the_truth_log_matches_what_was_sent(fresh: Server) -> None:
     for number in range(3):
-        fixed.chat(f"run/0/{number}/0", stream=True, ignore_eos=True)
-    assert fixed.stop() == 0
-    records = fixed.truth()
+        fresh.chat(f"run/0/{number}/0", stream=True, ignore_eos=True)
+    assert fresh.stop() == 0
+    records = fresh.truth()
     assert [record["request_id"] for record in records] == ["run/0/0/0", "run/0/1/0", "run/0/2/0"]
     for record in records:
         assert record["outcome"] == "ok"
@@ -59,6 +69,7 @@ def test_the_truth_log_matches_what_was_sent(fixed: Server) -> None:
         assert record["end_s"] >= record["received_s"] + record["sent_us"][-1] / 1e6 - 1e-6
 
 
+@pytest.mark.alone
 def test_tokens_leave_one_by_one(fixed: Server) -> None:
     connection = fixed.connect()
     try:
@@ -122,17 +133,17 @@ def test_pages(fixed: Server) -> None:
     assert json.loads(fixed.call("GET", f"/v2/models/{fixed.model}")[1])["versions"] == ["1"]
 
 
-def test_metrics_have_vllms_names(fixed: Server) -> None:
-    fixed.chat(ignore_eos=True)
-    text = fixed.call("GET", "/metrics")[1].decode()
-    label = f'{{model_name="{fixed.model}"}}'
-    assert f'vllm:num_requests_running{{engine="0",model_name="{fixed.model}"}} 0.0' in text
-    assert f'vllm:num_requests_waiting{{engine="0",model_name="{fixed.model}"}} 0.0' in text
+def test_metrics_have_vllms_names(fresh: Server) -> None:
+    fresh.chat(ignore_eos=True)
+    text = fresh.call("GET", "/metrics")[1].decode()
+    label = f'{{model_name="{fresh.model}"}}'
+    assert f'vllm:num_requests_running{{engine="0",model_name="{fresh.model}"}} 0.0' in text
+    assert f'vllm:num_requests_waiting{{engine="0",model_name="{fresh.model}"}} 0.0' in text
     assert f"vllm:generation_tokens_total{label} 8.0" in text
     assert f"vllm:prompt_tokens_total{label} 7.0" in text
     assert f"vllm:time_to_first_token_seconds_count{label} 1.0" in text
     assert f"vllm:e2e_request_latency_seconds_count{label} 1.0" in text
-    assert f'vllm:request_success_total{{finished_reason="length",model_name="{fixed.model}"}} 1.0' in text
+    assert f'vllm:request_success_total{{finished_reason="length",model_name="{fresh.model}"}} 1.0' in text
     assert "vllm:kv_cache_usage_perc" in text
 
 

@@ -18,9 +18,10 @@ from harness.telemetry_log import TELEMETRY
 from servers.environments import ENVIRONMENTS, problems
 from tests.e2e.processes import Ended, assert_no_trace, assert_nothing_left, harness, judgement_of, manifest_of
 
-pytestmark = pytest.mark.skipif(
-    bool(problems(ENVIRONMENTS["llamacpp"])), reason="no llama.cpp here: make engine-llamacpp"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(bool(problems(ENVIRONMENTS["llamacpp"])), reason="no llama.cpp here: make engine-llamacpp"),
+]
 
 
 @dataclass(frozen=True)

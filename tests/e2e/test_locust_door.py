@@ -41,6 +41,7 @@ from tests.e2e.processes import (
     unstarved,
 )
 
+pytestmark = pytest.mark.alone
 STACK = "vllm-7b-int8-a100"
 BRISK = ("--think-time", "0.3", "--output-tokens", "20")
 

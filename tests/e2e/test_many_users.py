@@ -12,7 +12,7 @@ from harness.records import Outcome
 from harness.runlog import RunReader
 from tests.e2e.processes import assert_no_trace, harness, judgement_of, manifest_of, unstarved
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 USERS = 1500
 LOAD = ("--users", str(USERS), "--run-time", "14", "--stack", "trtllm-13b-int8-4xa100")

@@ -44,6 +44,7 @@ from tests.e2e.processes import (
     unstarved,
 )
 
+pytestmark = pytest.mark.alone
 RUN_S, RATE = 4.0, 100.0
 BUSY_LATE_S = 0.1
 """How late the median arrival may be here, where tests share two cores; what a quiet machine does is benchmarked."""

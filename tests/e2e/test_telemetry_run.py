@@ -35,7 +35,7 @@ from tests.e2e.processes import (
 )
 from tests.unit import fake_pynvml
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 STACK = "vllm-7b-int8-a100"
 LONG_ANSWERS = ("--users", "24", "--think-time", "0.5", "--output-tokens", "150", "--run-time", "12")

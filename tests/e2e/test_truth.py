@@ -18,6 +18,7 @@ from harness.manifest import Manifest
 from harness.records import request_id
 from tests.e2e.processes import assert_no_trace, harness, judgement_of, manifest_of, samples_of, unstarved
 
+pytestmark = pytest.mark.alone
 CLOSE_S = 0.005
 CLOSE_SHARE = 0.02
 ANCHOR_S = 0.02

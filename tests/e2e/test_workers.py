@@ -21,6 +21,7 @@ from harness.records import WorkerFacts
 from harness.runlog import RunReader
 from tests.e2e.processes import LOCUST, ROOT, Started, started, wait_until
 
+pytestmark = pytest.mark.alone
 CHATBOT = (*LOCUST, "-f", str(ROOT / "locustfiles" / "chatbot.py"))
 USERS = ("--headless", "--only-summary", "--users", "20", "--think-time", "0.5", "--output-tokens", "4")
 LOST_WITHIN_S = 30.0

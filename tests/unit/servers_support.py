@@ -51,7 +51,7 @@ def listen(handler=Handler):
 """Start of a script that serves; ``listen().serve_forever()`` makes it a server that gives one token."""
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a condition, or fail."""
     deadline = time.monotonic() + seconds
     while not condition():
