@@ -8,7 +8,7 @@ import re
 from reports.figures import clean
 
 LONGEST_LINE = 600
-_MARKUP = re.compile(r"([\\`*_{}\[\]#|~$]|:(?=//)|(?<=www)\.)")
+_MARKUP = re.compile(r"([\\`*_{}\[\]#|~$]|(?<=\])\(|:(?=//)|(?<=www)\.)")
 
 
 def escape(text: str) -> str:

@@ -128,7 +128,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Report:
 @pytest.fixture(scope="session")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """Two cells, two capacity searches and a comparison, read back from their files."""
-    cells = tuple(factories.judgement("chatbot", name, median_s=0.9) for name in ("one-a100", "two-a100"))
+    medians = {"one-a100": 0.9, "two-a100": 1.4}
+    cells = tuple(factories.judgement("chatbot", name, median_s=median) for name, median in medians.items())
     folder = tmp_path_factory.mktemp("studied")
     small = (level(10, Verdict.PASS, 0.0, 1.1), level(20, Verdict.FAIL, 0.4, 3.0))
     write_capacity(folder / "a", record(stack="one-a100", stack_title="One A100"))

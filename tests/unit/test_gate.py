@@ -167,7 +167,7 @@ def test_markdown_shows_a_reason_as_it_is() -> None:
     (row,) = [line for line in text.splitlines() if line.startswith("| block")]
     assert row.replace("\\|", "").count("|") == 6
     assert "<img" not in text
-    assert "\\[link\\](javascript" in row
+    assert "\\[link\\]\\(javascript" in row
     assert "@<!-- -->everyone" in row
     assert text.startswith("## SLA gate: closed\n")
 
