@@ -20,6 +20,7 @@ CatalogOption = Annotated[
 OtherGpuOption = Annotated[
     bool, typer.Option("--allow-other-gpu", help="Run a --real stack on other GPUs than its own, and mark the run.")
 ]
+RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
 
 
