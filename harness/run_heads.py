@@ -36,8 +36,8 @@ class RunHead(Record):
     sentence: str = ""
     marks: tuple[str, ...] = ()
     sealed: bool = False
-    report: bool = False
-    """A report lies beside it."""
+    report: Path | None = None
+    """Its own, or that of the matrix it is a cell of; None: none was written."""
     damage: str = ""
 
 
@@ -100,7 +100,7 @@ def run_head(directory: Path) -> RunHead:
         users=manifest.load.users_asked,
         arrivals="open" if manifest.load.loop == "open" else "",
         sealed=manifest.sealed,
-        report=(directory / REPORT).is_file(),
+        report=next((each for each in (directory / REPORT, directory.parent / REPORT) if each.is_file()), None),
     )
     try:
         judged = _JUDGEMENTS.decode((directory / JUDGEMENT).read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
@@ -22,7 +23,9 @@ def write_page(path: Path, text: str) -> Path:
     return path
 
 
+@cache
 def environment() -> Environment:
+    """The templates, each compiled once: a page that is rendered every two seconds beside load must cost little."""
     return Environment(
         loader=PackageLoader("reports", "templates"),
         autoescape=True,

@@ -1,19 +1,34 @@
-"""``harness list``, ``plan`` and ``validate``: what the catalog holds and what physics says of it."""
+"""``harness list``, ``plan`` and ``validate``: what the catalog holds and what physics says of it; what was run."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.commands.options import CatalogOption, JsonOption, loaded_catalog
+from harness.commands.options import CatalogOption, JsonOption, RunsOption, loaded_catalog
 
 
-def list_(as_json: JsonOption = False, catalog: CatalogOption = None) -> None:
-    """List scenarios, stacks, GPUs, profiles and experiments."""
+class Listed(StrEnum):
+    CATALOG = "catalog"
+    RUNS = "runs"
+
+
+def list_(
+    what: Annotated[Listed, typer.Argument(help="The catalog, or the recorded runs.")] = Listed.CATALOG,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+    catalog: CatalogOption = None,
+) -> None:
+    """List scenarios, stacks, GPUs, profiles and experiments; or, as `list runs`, what was run."""
     from harness.console import print_catalog
+    from harness.runs_console import print_runs
 
+    if what is Listed.RUNS:
+        print_runs(runs, as_json=as_json)
+        return
     print_catalog(loaded_catalog(catalog), as_json=as_json)
 
 

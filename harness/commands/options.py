@@ -29,6 +29,7 @@ MinTimeOption = Annotated[
 AbortOnOption = Annotated[
     list[str] | None, typer.Option("--abort-on", help="End a hopeless run: 'error_rate > 20%'. May be repeated.")
 ]
+RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
 
 

@@ -278,7 +278,7 @@ def test_a_real_run_from_the_web_form_to_the_report(chromium: Browser, tmp_path:
         stats: Any = charts.page.request.get(f"{url}/stats/requests").json()
         assert stats["state"] == "running"
         assert stats["stats"][-1]["num_requests"] > 50
-        assert charts.page.request.get(f"{url}/stop", timeout=90_000).ok  # answers once the run is judged
+        assert charts.page.request.post(f"{url}/stop", timeout=90_000).ok  # answers once the run is judged
         expect(page.locator("[role=status]")).to_contain_text("The run is over.", timeout=60_000)
         judgement: Judgement = judgement_of(run_dir)
         expect(page.locator("[role=status]")).to_contain_text(judgement.sentence)

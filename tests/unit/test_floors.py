@@ -149,6 +149,8 @@ FLOORS: dict[str, int] = {
     "harness.commands.*": 6,
     "harness.console": 6,
     "harness.capacity_console": 6,
+    "harness.runs_console": 6,
+    "harness.runs_server": 5,
     "harness.live": 6,
     "harness.live_checks": 6,
     "harness.live_display": 6,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import live_plain
+from harness import live, live_plain
 from harness.catalog import load_catalog
 from harness.cell import Cell
+from harness.errors import ExitCode
 from harness.judgement import CheckResult, Judgement, Verdict
 from harness.live_checks import ASCII, UNICODE, bar, check_line, short_need
 from harness.live_display import LiveDisplay, progress_display
@@ -21,6 +23,7 @@ from harness.phases import passed_s
 from harness.run import CellProgress
 from harness.snapshot import LiveClient, write_snapshot
 from reports.live_view import leading
+from reports.terminal import verdict_line
 from tests import factories
 from tests.hostile import HOSTILE
 from tests.snapshots import snapshot
@@ -64,9 +67,9 @@ def check(verdict: Verdict) -> CheckResult:
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_one_cell_is_shown_in_full(cells: list[Cell], width: int) -> None:
-    live = factories.judgement("chatbot", STACKS[0], median_s=1.13, samples=812)
+    found_so_far = factories.judgement("chatbot", STACKS[0], median_s=1.13, samples=812)
     warned = LiveClient(hub_lag_p99_s=0.031, warnings=("the event loop runs late",))
-    write_snapshot(cells[0].run_dir, snapshot(live, client=warned))
+    write_snapshot(cells[0].run_dir, snapshot(found_so_far, client=warned))
     display = LiveDisplay(cells[:1])
     display.update(loading(cells[0]))
     lines = shown(display, width)
@@ -78,9 +81,9 @@ def test_one_cell_is_shown_in_full(cells: list[Cell], width: int) -> None:
     assert "Not decided yet" in text
     assert "14 in flight" in text
     assert "this would make it INVALID: the event loop runs late" in text
-    for found in live.checks:
+    for found in found_so_far.checks:
         assert any(line.strip().startswith(("?", "✓", "✗")) and found.text.split()[0] in line for line in lines)
-    primary = live.checks[0]
+    primary = found_so_far.checks[0]
     row = next(line for line in lines if primary.text in line and "●" in line)
     assert "│" in row
     assert "812" in row
@@ -227,3 +230,19 @@ def test_a_snapshot_that_is_cut_off_is_passed_over(cells: list[Cell], tmp_path: 
     display = LiveDisplay([cell])
     display.update(loading(cell))
     assert any("812 req" in line for line in shown(display, 80))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_quiet_leaves_a_line_a_verdict(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    found = [factories.judgement("chatbot", STACKS[0]), factories.judgement("chatbot", STACKS[1], median_s=1.8)]
+    progress = [judged(cell, judgement) for cell, judgement in zip(cells, found, strict=False)]
+    monkeypatch.setattr(live, "run_cells", lambda cells, update: progress)
+    assert live.show_run(load_catalog(), cells[:2], as_json=as_json, quiet=True) == ExitCode.FAIL
+    out, err = capsys.readouterr()
+    assert err == ""
+    if as_json:
+        assert [each["verdict"] for each in json.loads(out)["cells"]] == ["PASS", "FAIL"]
+    else:
+        assert out.splitlines() == [verdict_line(each) for each in found]
