@@ -40,9 +40,11 @@ from harness.matrix import Options, build_cells
 from harness.price_age import price_tag
 from harness.run import CellProgress, OnChange, run_cells
 from harness.runlog import JUDGEMENT, RunReader
+from harness.schedule import MOST_LOOKS
 from harness.seal import about_this_host
 from harness.spec import Scenario
 from harness.spend import CAP_REACHED
+from harness.verdict import confidence_at_each
 
 CONFIDENCE = 0.95
 """Of the whole search."""
@@ -325,7 +327,10 @@ def level_cell(search: Search, load: float, directory: Path) -> Cell:
     [cell] = build_cells(search.catalog, options)
     confidence = level_confidence(CONFIDENCE, search.settings.levels_max)
     if search.options.run_time_s is None:
-        longer = run_time_s(cell.scenario, cell.timing, search.settings.kind, load, confidence)
+        # A level that may end at any look has its part of alpha at each.
+        looks = MOST_LOOKS if options.stopping.until_decided else 1
+        at_each = confidence_at_each(confidence, looks)
+        longer = run_time_s(cell.scenario, cell.timing, search.settings.kind, load, at_each)
         if longer > cell.timing.run_time_s:
             [cell] = build_cells(search.catalog, replace(options, run_time_s=longer))
     return cell.model_copy(update={"confidence": confidence})
@@ -403,5 +408,6 @@ def _options(options: Options) -> dict[str, str]:
         "dataset": str(options.dataset or ""),
         "calibration": options.calibration or "",
         "faults": options.faults,
+        "until decided": "yes" if options.stopping.until_decided else "",
     }
     return {name: text for name, text in said.items() if text}

@@ -61,6 +61,8 @@ def _shares(confidence: float, load: LoadFacts) -> Terms:
 
 def confidence_at_each(confidence: float, parts: int) -> float:
     """The confidence that one of so many parts of alpha is worth, rounded upwards so that it can be read."""
+    if parts == 1:
+        return confidence
     alpha = alpha_of(confidence) / parts
     return round(1.0 - (math.floor(alpha * 1e6) / 1e6 or alpha), 12)
 

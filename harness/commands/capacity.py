@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.options import CatalogOption, JsonOption, OtherGpuOption, loaded_catalog
+from harness.commands.options import CatalogOption, JsonOption, OtherGpuOption, UntilDecidedOption, loaded_catalog
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def capacity(
     run_time: Annotated[
         float | None, typer.Option(help="Seconds of load a level (default: the profile's, longer at light loads).")
     ] = None,
+    until_decided: UntilDecidedOption = False,
     think_time: Annotated[float | None, typer.Option(help="Mean think time in seconds.")] = None,
     arrivals: Annotated[str | None, typer.Option(help="With --rate: poisson, constant or gamma:cv=2.")] = None,
     output_tokens: Annotated[int | None, typer.Option(help="Output length to ask for.")] = None,
@@ -83,6 +84,7 @@ def capacity(
     from harness.daily_profile import daily_profile
     from harness.matrix import RUNS, Options
     from harness.sizing import check_sizing
+    from harness.stopping import Stopping
 
     if (stack is None) == (attach is None):
         raise UsageError("give one --stack to load, or --attach for a server that is there")
@@ -126,6 +128,7 @@ def capacity(
         allow_other_gpu=allow_other_gpu,
         max_cost_usd=max_cost,
         faults=faults,
+        stopping=Stopping(until_decided=until_decided),
         seed=seed,
     )
     sizing = SizingOptions(profile_name, daily, utilisation, spare, against, requests_per_minute, tokens_per_minute)

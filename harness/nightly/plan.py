@@ -15,6 +15,7 @@ from harness.estimate import agree_to_cost
 from harness.matrix import Options, build_cells
 from harness.nightly.record import Night, Status
 from harness.nightly.spec import Nightly, Variant
+from harness.stopping import Stopping, stopping_from
 
 OVERHEAD_S = 25.0
 """Of a cell beside its load: a server that stands up, the client's certificate, sealing, judging, the report."""
@@ -109,6 +110,7 @@ def _planned(
     catalog: Catalog, spec: Nightly, scenario: str, stack: str, variant: str, catalog_options: tuple[str, ...]
 ) -> PlannedCell:
     settings = spec.variant(variant)
+    stopping = _stopping(settings)
     (cell,) = build_cells(
         catalog,
         Options(
@@ -127,6 +129,7 @@ def _planned(
             allow_other_gpu=settings.allow_other_gpu,
             max_cost_usd=settings.max_cost_usd,
             faults=settings.faults,
+            stopping=stopping,
             seed=settings.seed,
         ),
     )
@@ -146,12 +149,19 @@ def _planned(
     )
 
 
+def _stopping(settings: Variant) -> Stopping:
+    return stopping_from(
+        until_decided=settings.until_decided, min_time_s=settings.min_time_s, abort_on=settings.abort_on
+    )
+
+
 def _settings(settings: Variant, *, pays: bool) -> list[str]:
     words = []
     for name, flag in _FLAGS.items():
         value = getattr(settings, name)
         if value not in (None, ""):
             words += [flag, str(value)]
+    words += _stopping(settings).words()
     words += ["--real"] if settings.real else []
     words += ["--allow-other-gpu"] if settings.allow_other_gpu else []
     # harness run refuses a cap where nothing is paid by the token.

@@ -27,6 +27,11 @@ class Variant(Spec):
     run_time_s: Positive | None = None
     calibration: Literal["roofline", "claims"] | None = None
     faults: str = ""
+    until_decided: bool = False
+    """End a cell as soon as every check is decided; ``run_time_s`` is then the most."""
+    min_time_s: Positive | None = None
+    abort_on: tuple[str, ...] = ()
+    """Such as ``error_rate > 20%``: end a hopeless cell."""
     seed: int = 1
     real: bool = False
     """Start stacks on GPUs and APIs for real."""

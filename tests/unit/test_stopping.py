@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from harness.capacity import level_confidence
 from harness.catalog import load_catalog
-from harness.errors import UsageError
+from harness.errors import SpecError, UsageError
 from harness.judge import judge
 from harness.judgement import Mark, Verdict
 from harness.manifest import Manifest
 from harness.matrix import Options, build_cells
 from harness.metrics import read_requests
+from harness.nightly.plan import plan_night
+from harness.nightly.spec import load_nightly
 from harness.records import LoadFacts, Look, Outcome, Sample, ServerFacts
 from harness.schedule import abort_times_s, decision_times_s
 from harness.stopping import Stopping, spared_by, stopping_from
@@ -32,6 +35,17 @@ FAST = Loop(users=100)
 BAD = Loop(users=100, answer=lambda rng, now: 3.0 if rng.random() < 0.5 else 0.5)
 BROKEN = Loop(users=100, answer=lambda rng, now: None if rng.random() < 0.5 else 0.5)
 EDGE = Loop(users=400, answer=lambda rng, now: 3.0 if rng.random() < 0.05 else 0.5)
+
+
+OPTIONS = Options(scenarios=("chatbot",), stacks=("vllm-7b-int8-a100",), stopping=Stopping(until_decided=True))
+NIGHT = """
+kind: nightly
+name: one
+matrix:
+  - {scenarios: [chatbot], stacks: [vllm-7b-int8-a100], variants: [quickly]}
+variants:
+  quickly: {until_decided: true, min_time_s: 20, abort_on: ["error_rate > 20%"]}
+"""
 
 
 def manifest_of(load: LoadFacts, *sla: str, users: int = 100) -> Manifest:
@@ -251,3 +265,21 @@ def test_the_options_reach_cell_manifest_and_command() -> None:
         late = stopping.model_copy(update={"min_time_s": wrong})
         with pytest.raises(UsageError, match="--min-time must lie between"):
             build_cells(load_catalog(), replace(options, stopping=late))
+
+
+def test_a_nights_variant_and_a_capacity_search_take_them_too(tmp_path: Path) -> None:
+    (tmp_path / "night.yaml").write_text(NIGHT)
+    (cell,) = plan_night(load_nightly(tmp_path / "night.yaml"), tmp_path).cells
+    assert " ".join(cell.arguments).count("--until-decided --min-time 20 --abort-on error_rate > 20%") == 1
+    (tmp_path / "night.yaml").write_text(NIGHT.replace("> 20%", "< 20%"))
+    with pytest.raises(SpecError, match="no condition to abort on"):
+        plan_night(load_nightly(tmp_path / "night.yaml"), tmp_path)
+
+
+def test_a_level_of_a_search_splits_its_own_share_again() -> None:
+    (cell,) = build_cells(load_catalog(), OPTIONS)
+    level = cell.model_copy(update={"confidence": level_confidence(0.95, 12)}).manifest()
+    looks = tuple(Look(at_s=at) for at in cell.looks)
+    terms = terms_of(level.model_copy(update={"load": level.load.model_copy(update={"looks": looks})}), 0)
+    assert terms.alpha == pytest.approx(0.05 / 12 / (len(cell.looks) + 1), abs=1e-6)
+    assert terms.alpha <= 0.05 / 12 / (len(cell.looks) + 1)
