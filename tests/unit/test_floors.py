@@ -44,6 +44,7 @@ FLOORS: dict[str, int] = {
     "harness.telemetry_log": 1,
     "harness.capacity_log": 1,
     "harness.capacity_spend": 3,
+    "harness.expectations": 3,
     "harness.dataset": 1,
     "harness.expected": 1,
     "harness.catalog": 1,
