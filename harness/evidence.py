@@ -257,11 +257,15 @@ def maximum_evidence(objective: Objective, observed: Observed) -> Evidence:
     )
 
 
-def rate_evidence(objective: Objective, judged: Judged, counted: BoolArray, terms: Terms) -> Evidence:
+def rate_evidence(
+    objective: Objective, judged: Judged, counted: BoolArray, terms: Terms, among: BoolArray | None = None
+) -> Evidence:
     """Requests per second, with the spread taken from the means of equal blocks of the window.
 
     Blocks of a window that is short for its correlation time are alike, and vary too little. So the error is at least
     that of the share p which counts, of as many samples as the requests are worth: rate x sqrt((1 - p) / p / samples).
+    ``among`` are the requests that could count, all unless told otherwise: a share that was drawn by chance adds no
+    correlation.
     """
     window = judged.window
     if window is None:
@@ -272,8 +276,10 @@ def rate_evidence(objective: Objective, judged: Judged, counted: BoolArray, term
     total, mean = len(ended_s), float(blocks.mean())
     error = float(blocks.std(ddof=1)) / math.sqrt(RATE_BLOCKS)
     rows = judged.rows & ~judged.requests.unfinished
+    if among is not None:
+        rows = rows & among
     share = float(counted[rows].mean()) if rows.any() else 0.0
-    worth = rate_worth(judged, counted) if 0.0 < share < 1.0 else None
+    worth = rate_worth(judged, counted, rows) if 0.0 < share < 1.0 else None
     if worth is not None:
         error = max(error, mean * math.sqrt((1.0 - share) / share / worth.samples))
     evidence = _student(objective, mean, error, RATE_BLOCKS, total, terms)

@@ -63,9 +63,8 @@ def mean_worth(objective: Objective, judged: Judged) -> Effective:
     return _once(judged, ("mean", objective.metric), find)
 
 
-def rate_worth(judged: Judged, counted: BoolArray) -> Effective:
-    """Of the share of judged requests that count for a rate; those that are not over take no part."""
-    rows = judged.rows & ~judged.requests.unfinished
+def rate_worth(judged: Judged, counted: BoolArray, rows: BoolArray) -> Effective:
+    """Of the share of ``rows`` that count for a rate."""
     if judged.window is None:
         return independent(int(rows.sum()))
     values = judged.requests.values["e2e"][rows]
