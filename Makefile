@@ -149,6 +149,10 @@ bench: setup ## benchmarks, each beside a floor of the same run (about 20 minute
 simulate: setup ## how often verdicts are wrong, over queues whose truth is known (the tables of docs/statistics.md; half an hour)
 	@$(BIN)/python -m benchmarks.simulate $(SIMULATE_ARGS)
 
+.PHONY: simulate-rates
+simulate-rates: setup ## the same of throughput, goodput, means and ITL
+	@$(BIN)/python -m benchmarks.simulate_rates $(SIMULATE_ARGS)
+
 .PHONY: format
 format: setup-dev ## put the code in its one format
 	@$(BIN)/ruff check -q --select I --fix

@@ -14,6 +14,7 @@ from harness.compare_run import Trial, Turn, base_of, launch_in_turn, trial_of, 
 from harness.comparison import Comparison
 from harness.differences import FEWEST_LAUNCHES, Rules
 from harness.errors import ExitCode, UsageError
+from harness.expectations import expectation_notes
 from harness.experiments import Arm
 from harness.live_display import progress_display
 
@@ -82,6 +83,8 @@ def launch(
         command=command,
         notes=(*trial.notes, *made.notes),
     )
+    told = expectation_notes(trial.expects, found.pairs)
+    found = found.model_copy(update={"notes": (*told, *found.notes)})
     return ExitCode.INTERRUPTED if made.interrupted else ExitCode.PASS, found, base_of(schedule)
 
 

@@ -15,7 +15,7 @@ from harness.comparison import ArmResult
 from harness.dataset import read_workload
 from harness.differences import FEWEST_LAUNCHES, METRICS
 from harness.errors import ExitCode, HarnessError, LoadError, ServerError, UsageError, unknown_name
-from harness.experiments import Arm, Zipf
+from harness.experiments import Arm, Expectation, Zipf
 from harness.launches import ROUND, read_launch
 from harness.matrix import RUNS, Options, build_cells
 from harness.run import CellProgress, OnChange, run_cells
@@ -48,6 +48,7 @@ class Trial:
     title: str = ""
     question: str = ""
     headline: tuple[str, ...] = ()
+    expects: tuple[Expectation, ...] = ()
     notes: tuple[str, ...] = ()
     repeat: Zipf | None = None
     real: bool = False
@@ -86,6 +87,7 @@ def trial_of(catalog: Catalog, name: str, *, real: bool) -> Trial:
         title=experiment.title,
         question=experiment.question,
         headline=experiment.headline,
+        expects=() if real else experiment.expects,
         notes=tuple(notes),
         repeat=experiment.repeat,
     )
@@ -114,7 +116,7 @@ def turns(catalog: Catalog, trial: Trial) -> list[Turn]:
     """
     if trial.launches < 1:
         raise UsageError(f"--launches must be at least 1, not {trial.launches}")
-    for name in trial.headline:
+    for name in (*trial.headline, *(each.metric for each in trial.expects)):
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
     names = [re.sub(r"[^a-z0-9.\-]+", "-", (arm.label or arm.stack).lower()).strip("-") for arm in trial.arms]

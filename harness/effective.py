@@ -74,8 +74,13 @@ def independent(observed: int) -> Effective:
 def discounted(observed: int, design_effect: float) -> float:
     """Step 3: what is left of ``observed`` at a design effect that was estimated from :data:`BLOCKS` blocks."""
     degrees = BLOCKS - 1
-    inflated = max(1.0, design_effect * degrees / float(chdtri(degrees, 1.0 - VARIANCE_QUANTILE)))
-    return float(observed / inflated * (ndtri(CONFIDENCE) / stdtrit(degrees, CONFIDENCE)) ** 2)
+    return float(observed / inflated(design_effect) * (ndtri(CONFIDENCE) / stdtrit(degrees, CONFIDENCE)) ** 2)
+
+
+def inflated(design_effect: float) -> float:
+    """The first half of step 3, for a bound that has Student's t of its own."""
+    degrees = BLOCKS - 1
+    return max(1.0, design_effect * degrees / float(chdtri(degrees, 1.0 - VARIANCE_QUANTILE)))
 
 
 def effective(
@@ -136,15 +141,33 @@ def effective_ratio(
     return _effective(total, max(found), lag, len(sizes), window)
 
 
-def mean_effect(issued_s: FloatArray, values: FloatArray, window: Window) -> float:
-    """Design effect of a mean: the larger of that of its blocks, as a ratio, and of the values' ranks."""
+def effective_mean(issued_s: FloatArray, values: FloatArray, window: Window) -> Effective:
+    """Estimate for a mean: the larger design effect of its blocks, as a ratio, and of the values' ranks.
+
+    A run that saw few slow spells has a small mean and a small variance at once, so that steps 2 to 4 apply; of
+    step 3 its first half, for the mean's bound is a t already.
+    """
     count = len(values)
     block = block_of(issued_s, window)
-    variance = float(values.var())
+    variance = float(values.var()) if count else 0.0
     if variance == 0.0:
-        return 1.0
+        return Effective(count, float(count), 1.0, 0.0, BLOCKS)
     spread = float(((np.bincount(block, values - values.mean(), BLOCKS)) ** 2).sum()) * BLOCKS / (BLOCKS - 1)
-    return max(1.0, spread / count / variance, rank_correlation(issued_s, values, block)[0])
+    ranks, lag = rank_correlation(issued_s, values, block)
+    design = max(1.0, spread / count / variance, 1.0 + RANK_WEIGHT * (ranks - 1.0))
+    samples = max(1.0, count / inflated(design))
+    return Effective(count, samples, design, *_needed(design, lag, count, window))
+
+
+def effective_share(issued_s: FloatArray, counted: BoolArray, values: FloatArray, window: Window) -> Effective:
+    """Estimate for the share of requests that count for a rate, as :func:`effective_mean` does for a mean."""
+    count = len(values)
+    if count == 0:
+        return independent(0)
+    block = block_of(issued_s, window)
+    ranks, lag = rank_correlation(issued_s, values, block)
+    design = max(1.0, design_effect(block, counted.astype(np.float64)), 1.0 + RANK_WEIGHT * (ranks - 1.0))
+    return Effective(count, max(1.0, count / inflated(design)), design, *_needed(design, lag, count, window))
 
 
 def effective_errors(issued_s: FloatArray, failed: BoolArray, window: Window) -> Effective:
@@ -158,11 +181,20 @@ def effective_errors(issued_s: FloatArray, failed: BoolArray, window: Window) ->
 
 def _effective(observed: int, design: float, lag: float, requests: int, window: Window) -> Effective:
     design = max(1.0, design)
+    samples = max(1.0, discounted(observed, design))
+    return Effective(observed, min(samples, observed), design, *_needed(design, lag, requests, window))
+
+
+def needed_s(worth: Effective, stretch: float) -> float:
+    """The window of step 4, were correlation times ``stretch`` times as long; 0 where nothing is correlated."""
+    return CORRELATION_TIMES * worth.correlation_time_s * stretch if worth.design_effect > CORRELATED else 0.0
+
+
+def _needed(design: float, lag: float, requests: int, window: Window) -> tuple[float, int, float]:
+    """Step 4: the correlation time, the blocks, and the window that a PASS takes where this one is too short."""
     time_s = lag * window.length_s / requests
     needed_s = CORRELATION_TIMES * time_s
-    short = design > CORRELATED and needed_s > window.length_s
-    samples = max(1.0, discounted(observed, design))
-    return Effective(observed, min(samples, observed), design, time_s, BLOCKS, needed_s if short else 0.0)
+    return time_s, BLOCKS, needed_s if design > CORRELATED and needed_s > window.length_s else 0.0
 
 
 def _out_of_reach(block: IntArray, values: FloatArray, limit_s: float, allowed: float) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.effective import BLOCKS, Effective
+from harness.effective import BLOCKS, Effective, needed_s
 from harness.metrics import BoolArray, Judged, Observed
 from harness.objective import Objective
 from harness.statistics import (
@@ -29,7 +29,7 @@ from harness.statistics import (
     t_cdf,
     t_quantile,
 )
-from harness.worth import error_worth, latency_worth, mean_worth, takes_limit
+from harness.worth import error_worth, latency_worth, mean_worth, rate_worth, takes_limit
 
 RATE_BLOCKS = 10
 """A rate per second is tested on the means of this many equal blocks of the window."""
@@ -155,10 +155,7 @@ def _counted(
     if unknown and p_pass > terms.alpha:
         hint = f"{unknown:,} requests were not over, and could still break it"
     if short and violations <= allowed * known:
-        hint = (
-            f"latencies stay alike for some {worth.correlation_time_s:.2g} s, so a PASS takes a judged window of"
-            f" {worth.needed_s:,.0f} s or more"
-        )
+        hint = _too_short(worth)
     return Evidence(
         objective,
         p_pass,
@@ -173,6 +170,13 @@ def _counted(
         at_limit=at_limit,
         worth=worth if known else None,
         hint=hint,
+    )
+
+
+def _too_short(worth: Effective) -> str:
+    return (
+        f"latencies stay alike for some {worth.correlation_time_s:.2g} s, so a PASS takes a judged window of"
+        f" {worth.needed_s:,.0f} s or more"
     )
 
 
@@ -199,15 +203,39 @@ def mean_evidence(objective: Objective, judged: Judged, terms: Terms) -> Evidenc
     worth = mean_worth(objective, judged)
     error = float(values.std(ddof=1)) / math.sqrt(worth.samples)
     evidence = _student(objective, mean, error, BLOCKS, len(values), terms)
+    stretch = _stretch(mean, objective.limit)
+    short = worth.needed_s > 0 or (judged.window is not None and needed_s(worth, stretch) > judged.window.length_s)
     hint = f"{len(observed.unfinished_s):,} requests were not over" if len(observed.unfinished_s) else ""
+    if short and objective.holds(mean):
+        hint = hint or _too_short(replace(worth, needed_s=needed_s(worth, stretch)))
+    sure = t_cdf((mean - objective.limit) / (error * stretch), BLOCKS - 1) if error else evidence.p_pass
     return replace(
         evidence,
-        p_pass=1.0 if hint else evidence.p_pass,
+        p_pass=1.0 if hint else sure,
+        value_high=_mean_upper(mean, t_quantile(terms.confidence, BLOCKS - 1) * error),
         hint=hint,
         undefined=observed.undefined,
         worth=worth,
         text=f"{_is(objective, mean)}, of {known:,} values over {BLOCKS} equal blocks",
     )
+
+
+def _stretch(mean: float, limit: float) -> float:
+    """How many times larger the mean's error would be, were the truth at a limit above what was seen.
+
+    A queue of mean 1 / (1 - load) has a deviation in proportion to it and a memory in proportion to its square (heavy
+    traffic: Whitt, *Management Science* 35, 1989), so the error grows with the square of the mean; at most fourfold is
+    taken, lest a limit that is further away be harder to keep.
+    """
+    return min(max(limit / mean, 1.0), 2.0) ** 2 if mean > 0 else 1.0
+
+
+def _mean_upper(mean: float, reach: float) -> float:
+    """The limit L that the mean just keeps: L - mean = reach x (L / mean)^2, or four times the reach where none is."""
+    share = reach / mean if mean > 0 else 0.0
+    if share <= 0 or share > 0.25:
+        return mean + 4 * reach
+    return mean * (1 - math.sqrt(1 - 4 * share)) / (2 * share)
 
 
 def maximum_evidence(objective: Objective, observed: Observed) -> Evidence:
@@ -231,8 +259,16 @@ def maximum_evidence(objective: Objective, observed: Observed) -> Evidence:
     )
 
 
-def rate_evidence(objective: Objective, judged: Judged, counted: BoolArray, terms: Terms) -> Evidence:
-    """Requests per second, with the spread taken from the means of equal blocks of the window."""
+def rate_evidence(
+    objective: Objective, judged: Judged, counted: BoolArray, terms: Terms, among: BoolArray | None = None
+) -> Evidence:
+    """Requests per second, with the spread taken from the means of equal blocks of the window.
+
+    Blocks of a window that is short for its correlation time are alike, and vary too little. So the error is at least
+    that of the share p which counts, of as many samples as the requests are worth: rate x sqrt((1 - p) / p / samples).
+    ``among`` are the requests that could count, all unless told otherwise: a share that was drawn by chance adds no
+    correlation.
+    """
     window = judged.window
     if window is None:
         return Evidence(objective, 1.0, 1.0, f"no {objective.metric} without a judged window")
@@ -241,12 +277,21 @@ def rate_evidence(objective: Objective, judged: Judged, counted: BoolArray, term
     blocks = np.histogram(ended_s, edges)[0] / (window.length_s / RATE_BLOCKS)
     total, mean = len(ended_s), float(blocks.mean())
     error = float(blocks.std(ddof=1)) / math.sqrt(RATE_BLOCKS)
+    rows = judged.rows & ~judged.requests.unfinished
+    if among is not None:
+        rows = rows & among
+    share = float(counted[rows].mean()) if rows.any() else 0.0
+    worth = rate_worth(judged, counted, rows) if 0.0 < share < 1.0 else None
+    if worth is not None:
+        error = max(error, mean * math.sqrt((1.0 - share) / share / worth.samples))
     evidence = _student(objective, mean, error, RATE_BLOCKS, total, terms)
     few = total < FEWEST_FOR_A_MEAN
+    hint = _too_short(worth) if worth is not None and worth.needed_s and objective.holds(mean) else ""
     return replace(
         evidence,
-        p_pass=1.0 if few else evidence.p_pass,
+        p_pass=1.0 if few or hint else evidence.p_pass,
         p_fail=1.0 if terms.unseen else evidence.p_fail,
+        hint=hint,
         samples=total,
         more=FEWEST_FOR_A_MEAN - total if few else evidence.more,
         text=f"{_is(objective, mean)}; {total:,} requests in {window.length_s:,.0f} s, over {RATE_BLOCKS} equal blocks",

@@ -128,6 +128,21 @@ def _word(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+class Expectation(Spec):
+    """What should come of an experiment, and why; effects are B / A - 1 of the first pair, or B - A of shares."""
+
+    metric: str
+    """Of :data:`harness.differences.METRICS`."""
+    between: tuple[float, float]
+    why: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.between[0] >= self.between[1]:
+            raise ValueError(f"between must rise: {self.between[0]:g} is not below {self.between[1]:g}")
+        return self
+
+
 class Experiment(Spec):
     """One question, as arms to be launched in turn. The first arm is what the others are compared with."""
 
@@ -144,6 +159,8 @@ class Experiment(Spec):
     headline: tuple[str, ...] = ()
     """Metrics of the headline; empty: those of the scenario's SLA."""
     repeat: Zipf | None = None
+    expects: tuple[Expectation, ...] = ()
+    """Of the emulated arms at their own load."""
     launches: Annotated[int, Field(ge=3)] = 5
     note: str = ""
     """What the experiment cannot show."""

@@ -131,7 +131,9 @@ def goodput_evidence(objective: Objective, judged: Judged, scored: Scored, good:
     if not share:
         return rate_evidence(objective, judged, counted, terms)
     counted[scored.rows[scored.acceptable]] = True
-    evidence = rate_evidence(replace(objective, limit=objective.limit * share), judged, counted & good, terms)
+    among = np.zeros_like(good)
+    among[scored.rows] = True
+    evidence = rate_evidence(replace(objective, limit=objective.limit * share), judged, counted & good, terms, among)
     low, value, high = (
         None if bound is None else bound / share for bound in (evidence.value_low, evidence.value, evidence.value_high)
     )

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.effective import (
-    BLOCKS,
     Effective,
     effective,
     effective_errors,
+    effective_mean,
     effective_ratio,
+    effective_share,
     independent,
-    mean_effect,
     shares,
 )
 from harness.metrics import BoolArray, FloatArray, IntArray, Judged, gaps_beyond, mean_gap
@@ -58,10 +58,17 @@ def mean_worth(objective: Objective, judged: Judged) -> Effective:
         count = int(rows.sum())
         if judged.window is None or count == 0:
             return independent(count)
-        design = mean_effect(requests.issued_s[rows], values[rows], judged.window)
-        return Effective(count, max(1.0, count / design), design, 0.0, BLOCKS)
+        return effective_mean(requests.issued_s[rows], values[rows], judged.window)
 
     return _once(judged, ("mean", objective.metric), find)
+
+
+def rate_worth(judged: Judged, counted: BoolArray, rows: BoolArray) -> Effective:
+    """Of the share of ``rows`` that count for a rate."""
+    if judged.window is None:
+        return independent(int(rows.sum()))
+    values = judged.requests.values["e2e"][rows]
+    return effective_share(judged.requests.issued_s[rows], counted[rows], values, judged.window)
 
 
 def _once(judged: Judged, key: tuple[object, ...], find: Callable[[], Effective]) -> Effective:

@@ -47,6 +47,7 @@ FLOORS: dict[str, int] = {
     "harness.capacity_log": 1,
     "harness.compare_log": 1,
     "harness.capacity_spend": 3,
+    "harness.expectations": 3,
     "harness.dataset": 1,
     "harness.expected": 1,
     "harness.catalog": 1,
