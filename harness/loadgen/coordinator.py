@@ -21,6 +21,7 @@ from harness.certificate import Certificate
 from harness.errors import HarnessError, RunDirectoryError
 from harness.loadgen import messages
 from harness.loadgen.certifier import SeenRate
+from harness.loadgen.condition import Condition
 from harness.loadgen.looks import Moment, moments
 from harness.loadgen.open_loop import schedule_of
 from harness.loadgen.progress import Progress
@@ -30,7 +31,7 @@ from harness.records import Decision, LoadFacts, Look, ServerFacts, WorkerFacts
 from harness.runlog import RunWriter
 from harness.seal import about_this_host
 from harness.spend import CAP_REACHED, Ledger, preflight_usd
-from harness.watch.channel import LoadNews, LookAsked
+from harness.watch.channel import LookAsked
 from harness.watch.process import Watching
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Run:
         self._environment = environment
         self._progress = progress
         self._watching = watching
-        self._health: dict[int, dict[str, Any]] = {}
+        self._condition = Condition()
         self._tell_next_s = 0.0
         self._server_facts = server_facts
         self._server_died = server_died
@@ -162,7 +163,7 @@ class Run:
         self._paid(facts.worker, data["paid"])
 
     def on_health(self, data: dict[str, Any]) -> None:
-        self._health[data["worker"]] = data
+        self._condition.heard(data)
 
     def on_cap(self, data: dict[str, Any]) -> None:
         if self._ledger is not None:
@@ -315,15 +316,7 @@ class Run:
         if time.monotonic() < self._tell_next_s:
             return
         self._tell_next_s = time.monotonic() + _TELL_EVERY_S
-        told = list(self._health.values())
-        self._watching.tell(
-            LoadNews(
-                users=self._users(),
-                in_flight=sum(each["in_flight"] for each in told) if told else None,
-                hub_lag_p99_s=max((h["hub_lag_p99_s"] for h in told if h["hub_lag_p99_s"] is not None), default=None),
-                cpu_share_max=max((h["cpu_share"] for h in told), default=None),
-            )
-        )
+        self._watching.tell(self._condition.news(self._users()))
 
     def _ask(self, moment: Moment, start: float) -> str | None:
         """Survey the workers and ask the watching process whether the run may end; return what ended it, if anything.
