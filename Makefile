@@ -94,7 +94,7 @@ test-fast: setup-dev ## the tests alone
 
 .PHONY: test-slow
 test-slow: setup-dev ## whole runs that take minutes: nights, searches, comparisons, paid APIs, telemetry, 1,500 users
-	$(call pytest_in_two,slow)
+	$(call pytest_in_two,slow and not engines and not system and not browser)
 
 .PHONY: test-engines
 test-engines: setup-dev engine-llamacpp ## against real engines, each in an environment that the tests make (some 5 GB)

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from werkzeug.serving import make_server
 
 from harness.judgement import CheckResult, Distribution, Judgement
-from harness.snapshot import LiveClient, Snapshot, read_snapshot, write_snapshot
+from harness.snapshot import LiveClient, Snapshot
 from tests import factories
 from tests.browser.conftest import DESKTOP, PHONE, Visit
 from tests.browser.test_report_page import CONTRAST, number, rows, same
@@ -262,8 +262,6 @@ def test_a_real_run_from_the_web_form_to_the_report(chromium: Browser, tmp_path:
         expect(page.locator("[role=status]")).to_contain_text("Ready: start a run on Locust's page")
         post(f"{url}/swarm", user_count=4, spawn_rate=4)
         ui.until(lambda: in_phase(progress, "load") and events(progress)[-1]["completed"] > 50, "samples")
-        if read_snapshot(run_dir) is None:  # where no process watches this run
-            write_snapshot(run_dir, snapshot(run="by hand"))
         expect(page.locator("[aria-current=step]")).to_contain_text("load")
         expect(page.locator(".tiles")).to_contain_text("Judged", timeout=20_000)
         charts = opened(chromium, url)

@@ -131,5 +131,5 @@ def test_fifteen_cells_would_stay_light() -> None:
     one, two = (html.render(cells[:count]) for count in (1, 2))
     assert len(one.encode()) + 14 * (len(two.encode()) - len(one.encode())) < 2_000_000
     charts = re.findall(r'<svg class="chart".*?</svg>', two, re.DOTALL)
-    assert len(charts) == 2 * 3 + 1
+    assert len(charts) == 2 * 4 + 1  # distributions, course, telemetry, claim; and cost against latency
     assert not [chart for chart in charts if "http" in chart]

@@ -24,6 +24,7 @@ from harness.records import LoadFacts, Look, Outcome, Sample, ServerFacts
 from harness.schedule import abort_times_s, decision_times_s
 from harness.stopping import Stopping, spared_by, stopping_from
 from harness.verdict import terms_of
+from harness.watch import deciding
 from harness.watch.channel import LookAsked
 from harness.watch.deciding import decide, left_to_the_end
 from tests import runs
@@ -160,8 +161,8 @@ def test_without_until_decided_only_fail_ends_a_run() -> None:
     assert looked(manifest_of(load), BAD.samples(), 30.0).decided == "fail"
 
 
-def test_gaps_and_scores_wait_for_the_end() -> None:
-    """What a look cannot know keeps a PASS from being certain, and never a FAIL."""
+def test_gaps_and_scores_wait_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaps keep a run going that does not FAIL; scores come afterwards, and only need answers enough."""
     sla = ("p95(e2e) < 2 s", "p95(itl) < 1 s")
     manifest = manifest_of(deciding_load(), *sla)
     assert [each.metric for each in left_to_the_end(manifest)] == ["itl"]
@@ -171,6 +172,9 @@ def test_gaps_and_scores_wait_for_the_end() -> None:
     workload = scored.workload.model_copy(update={"kind": "dataset", "data": "x.jsonl"})
     real = manifest.model_copy(update={"scenario": scored.model_copy(update={"workload": workload})})
     assert [each.metric for each in left_to_the_end(real)] == ["chrf"]
+    assert looked(real, FAST.samples(), 30.0).decided == "pass"
+    assert looked(real, BAD.samples(), 30.0).decided == "fail"
+    monkeypatch.setattr(deciding, "FEWEST_ANSWERS", 10**6)
     assert looked(real, FAST.samples(), 30.0).decided == ""
     played = real.model_copy(update={"server": ServerFacts(emulated=True)})
     assert left_to_the_end(played) == []
