@@ -84,7 +84,7 @@ def refused(ended: Ended, code: int, *words: str) -> None:
         (("audit", "chatbto"), "did you mean 'chatbot'?"),
         (("serve", "vllm-7b-t5"), "did you mean 'vllm-7b-t4'?"),
         (("judge", "/nowhere"), "/nowhere is not a run directory"),
-        (("report", "/nowhere"), "/nowhere is not a run directory"),
+        (("report", "/nowhere"), "/nowhere is no run, capacity search or comparison"),
         (("validate", "/nowhere.yaml"), "/nowhere.yaml"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
