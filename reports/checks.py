@@ -55,7 +55,8 @@ def _row(check: CheckResult) -> tuple[Item, ...]:
     metric = check.metric
     rate = check.violations / check.samples if check.violations is not None and check.samples else None
     rate_bounds = _range(figures.share(check.rate_low), figures.share(check.rate_high))
-    of = (f"of {figures.count(check.samples)}", *_allowed(check), *_undefined(check))
+    known = check.samples > 0 or check.verdict is not Verdict.NOT_MEASURED
+    of = (f"of {figures.count(check.samples)}", *_allowed(check), *_undefined(check)) if known else ()
     return (
         Item(check.text, lines=_some(check.reason)),
         Item(chip=Chip.of(check.verdict)),
@@ -79,7 +80,8 @@ def needed(check: CheckResult) -> str:
     if check.at_limit:
         return "at the limit: no number of requests decides"
     if check.more_samples is not None:
-        return f"about {figures.count(check.more_samples)} more requests at this rate of violations"
+        requests = "request" if check.more_samples == 1 else "requests"
+        return f"about {figures.count(check.more_samples)} more {requests} at this rate of violations"
     return "nothing" if check.verdict in (Verdict.PASS, Verdict.FAIL) else figures.MISSING
 
 
