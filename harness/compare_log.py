@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.comparison import COMPARISON_FORMAT, Comparison
-from harness.errors import RunDirectoryError
+from harness.json_file import read_json_file
 from harness.runlog import write_atomically
 
 COMPARISON = "compare.json"
@@ -28,15 +28,5 @@ def read_comparison(directory: Path) -> Comparison:
     RunDirectoryError
         When there is none, or it is damaged or of a newer version.
     """
-    path = directory / COMPARISON
-    try:
-        comparison = Comparison.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{directory} holds no comparison: it has no {COMPARISON}") from error
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # pydantic's, and of bytes that are no text
-        raise RunDirectoryError(f"{path} is damaged or of another version: {str(error).splitlines()[0]}") from error
-    if comparison.format > COMPARISON_FORMAT:
-        raise RunDirectoryError(f"{path} has format {comparison.format}; this harness reads up to {COMPARISON_FORMAT}")
-    return comparison
+    missing = f"{directory} holds no comparison: it has no {COMPARISON}"
+    return read_json_file(directory / COMPARISON, Comparison, COMPARISON_FORMAT, missing)

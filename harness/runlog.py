@@ -18,10 +18,10 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from harness.certificate import CERTIFICATE_FORMAT, Certificate
 from harness.errors import RunDirectoryError
+from harness.json_file import read_json_file
 from harness.manifest import Manifest
 from harness.records import RUN_FORMAT, Sample
 from harness.telemetry_log import TELEMETRY, Telemetry, read_telemetry, seal_telemetry
@@ -219,23 +219,8 @@ class RunReader:
 
     @property
     def manifest(self) -> Manifest:
-        path = self.directory / MANIFEST
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise RunDirectoryError(f"{self.directory} is not a run directory: it has no {MANIFEST}") from error
-        except OSError as error:
-            raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
-        try:
-            found = json.loads(text).get("format", 0)
-            if found > RUN_FORMAT:
-                raise RunDirectoryError(
-                    f"{path} has format {found}; this harness reads up to {RUN_FORMAT}: use a newer one"
-                )
-            return Manifest.model_validate_json(text)
-        except (ValidationError, ValueError, AttributeError) as error:
-            detail = str(error).splitlines()[0]
-            raise RunDirectoryError(f"{path} is damaged or of another version: {detail}") from error
+        missing = f"{self.directory} is not a run directory: it has no {MANIFEST}"
+        return read_json_file(self.directory / MANIFEST, Manifest, RUN_FORMAT, missing)
 
     def samples(self) -> pa.Table:
         """All samples, in the order written; of an unsealed run, all whole batches.
@@ -296,15 +281,7 @@ def read_certificate(directory: Path) -> Certificate | None:
         When it is damaged, or of a newer version.
     """
     path = directory / CERTIFICATE
-    try:
-        found = Certificate.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path} is damaged or of another version: {str(error).splitlines()[0]}") from error
-    if found.format > CERTIFICATE_FORMAT:
-        raise RunDirectoryError(f"{path} has format {found.format}; this harness reads up to {CERTIFICATE_FORMAT}")
-    return found
+    return read_json_file(path, Certificate, CERTIFICATE_FORMAT, "") if path.exists() else None
 
 
 def run_directories(path: Path) -> list[Path]:

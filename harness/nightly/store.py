@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from harness.errors import RunDirectoryError
+from harness.json_file import read_json_file
 from harness.nightly.record import NIGHT_FORMAT, Night
 from harness.runlog import write_atomically
 
@@ -44,19 +43,7 @@ def read_night(folder: Path) -> Night:
     RunDirectoryError
         When there is none, or it is damaged or of a newer version.
     """
-    path = folder / NIGHT
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text).get("format", 0)
-        if found > NIGHT_FORMAT:
-            raise RunDirectoryError(f"{path} has format {found}; this harness reads up to {NIGHT_FORMAT}")
-        return Night.model_validate_json(text)
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{folder} is no night: it has no {NIGHT}") from error
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, AttributeError) as error:
-        raise RunDirectoryError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    return read_json_file(folder / NIGHT, Night, NIGHT_FORMAT, f"{folder} is no night: it has no {NIGHT}")
 
 
 def write_night(folder: Path, night: Night) -> None:

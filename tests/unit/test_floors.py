@@ -40,6 +40,7 @@ FLOORS: dict[str, int] = {
     "harness.spec": 1,
     "harness.strict_yaml": 1,
     "harness.manifest": 1,
+    "harness.json_file": 1,
     "harness.runlog": 1,
     "harness.snapshot": 1,
     "harness.run_heads": 1,
