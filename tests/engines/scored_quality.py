@@ -47,8 +47,13 @@ def translations(server: RunningServer, protocol: str) -> list[dict[str, Any]]:
     return found
 
 
-def assert_translates_as_smollm2_does(server: RunningServer, folder: Path, protocol: str = "openai-chat") -> None:
-    """Every answer is scored, the mean lies where this model's does, and the translation scenario's check says FAIL."""
+def assert_translates_as_smollm2_does(
+    server: RunningServer, folder: Path, protocol: str = "openai-chat", least_clean: float = 0.9
+) -> None:
+    """Every answer is scored, the mean lies where this model's does, and the translation scenario's check says FAIL.
+
+    ``least_clean`` is the share of answers without marks of a prompt's form that there must be.
+    """
     began = time.monotonic()
     answered = translations(server, protocol)
     took_s = time.monotonic() - began
@@ -68,5 +73,5 @@ def assert_translates_as_smollm2_does(server: RunningServer, folder: Path, proto
     assert check.samples == COUNT
     assert LIKELY_CHRF[0] < (check.value or 0.0) < LIKELY_CHRF[1]
     assert check.verdict is Verdict.FAIL, check.reason
-    assert (means["clean"] or 0.0) > 0.9, "no mark of a chat's template in a text"
+    assert (means["clean"] or 0.0) >= least_clean, "marks of a chat's template in texts"
     assert (means["script"] or 0.0) > 0.95

@@ -100,7 +100,8 @@ def test_what_does_not_fit_is_refused_and_the_rest_is_answered(server: RunningSe
 
 
 def test_its_translations_are_scored_and_those_of_a_small_model(server: RunningServer, tmp_path: Path) -> None:
-    assert_translates_as_smollm2_does(server, tmp_path, HTTP)
+    # Triton takes one text, in which the roles are words: a model this small repeats "System:" and "User:".
+    assert_translates_as_smollm2_does(server, tmp_path, HTTP, least_clean=0.5)
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
