@@ -46,7 +46,8 @@ def table_of(checks: Sequence[CheckResult], caption: str) -> Table | None:
     """Checks with value, limit, interval and counts; ``caption`` says whose they are."""
     if not checks:
         return None
-    levels = " or ".join(sorted({figures.whole_share(check.confidence) for check in checks}))
+    known = [check for check in checks if check.verdict is not Verdict.NOT_MEASURED] or checks
+    levels = " or ".join(sorted({figures.whole_share(check.confidence) for check in known}))
     under = f"Under a value and a rate: their lower and upper bound, each at {levels} confidence."
     return Table(f"{caption} {under}", COLUMNS, tuple(_row(check) for check in checks), "checks")
 
