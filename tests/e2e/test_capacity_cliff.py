@@ -127,7 +127,7 @@ def test_a_known_cliff_is_found_and_the_search_survives_ctrl_c(catalog: Path, tm
     assert found.sizing is not None
     assert found.sizing.replicas is not None
     assert found.sizing.replicas.needed == 3  # 45 / (0.8 x 20) = 2.8
-    assert any("look it up again" in tag.flag for tag in found.prices)
+    assert any("to be looked up again" in tag.flag for tag in found.prices)
     assert found.confirmation is not None
     assert found.confirmation.sentence.endswith("a replayed claim says nothing of more replicas than it was made for")
     told = json.loads(ended.out)
